@@ -1,0 +1,1 @@
+"""Stoker: AWS Lambda for your own machines."""

@@ -1,0 +1,1 @@
+"""The stoker command: speaks the public API, or starts app."""

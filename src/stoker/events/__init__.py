@@ -1,0 +1,1 @@
+"""The internal queue of asynchronous invocations and its pollers."""

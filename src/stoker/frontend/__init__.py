@@ -1,0 +1,1 @@
+"""The invoke path: resolve, authorise, limit; synchronous, asynchronous and dry-run invocations."""

@@ -1,0 +1,1 @@
+"""The built-in runtimes as data, and their bootstraps."""

@@ -1,0 +1,1 @@
+"""How one room reaches another: in process (local), later over the network."""

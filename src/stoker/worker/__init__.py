@@ -1,0 +1,1 @@
+"""The host agent: capacity, code cache, life cycle of sandboxes, logs, recovery."""
