@@ -1,0 +1,169 @@
+"""The port every sandbox driver implements, and its records.
+
+A driver knows how to make an empty execution environment, put code into it, start a process in it and end
+it. It never knows functions, versions, invocations or who pays for them.
+"""
+
+import enum
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+RUNTIME_API_PORT = 9001
+"""Where the runtime finds the Lambda Runtime API, on 127.0.0.1 inside its sandbox."""
+
+SERVICE_API_PORT = 9797
+"""Where a function finds Stoker's own API, on 127.0.0.1 inside its sandbox."""
+
+
+class MountPoint(enum.Enum):
+    """The four places of a sandbox where a read-only folder of the host can appear."""
+
+    TASK = "/var/task"
+    OPT = "/opt"
+    RUNTIME = "/var/runtime"
+    LANG = "/var/lang"
+
+
+class SandboxLimits(msgspec.Struct, frozen=True):
+    """What one sandbox may use; enforced by the kernel, not by the runtime inside."""
+
+    memory_mb: int
+    cpu_quota: float
+    """Share of one CPU, 1.0 = one whole core (Lambda: memory_mb / 1769)."""
+    cpu_policy: str = "quota"
+    """``quota`` caps the CPU; ``weight`` shares by cpu_quota but lends what is idle."""
+    tmp_mb: int = 512
+    pids_max: int = 1024
+    open_files_max: int = 1024
+
+
+class SandboxSpec(msgspec.Struct, frozen=True):
+    """An empty sandbox: its limits, the folders mounted from the start, and whether it may reach out."""
+
+    sandbox_id: str
+    limits: SandboxLimits
+    mounts: Mapping[MountPoint, Path] = {}
+    egress: bool = False
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """The process to start inside: absolute argv[0], its whole environment, its folder."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    working_directory: str = "/var/task"
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How the launched process, or the whole sandbox, ended. Exactly one of status and signal is set."""
+
+    status: int | None
+    signal: int | None
+    oom_killed: bool = False
+
+
+class DriverInfo(msgspec.Struct, frozen=True):
+    """What a driver can enforce on this host; ``degraded`` names each missing limit and what would bring it."""
+
+    name: str
+    degraded: tuple[str, ...] = ()
+
+
+class Sandbox(Protocol):
+    """One execution environment. Every method may raise SandboxDied once it is gone."""
+
+    @property
+    def sandbox_id(self) -> str: ...
+
+    @property
+    def runtime_api(self) -> socket.socket:
+        """Listening on 127.0.0.1:9001 inside the sandbox's network namespace; the caller serves it."""
+        ...
+
+    @property
+    def service_api(self) -> socket.socket:
+        """Listening on 127.0.0.1:9797 inside the sandbox's network namespace; the caller serves it."""
+        ...
+
+    @property
+    def output(self) -> int:
+        """Non-blocking read end of the pipe that carries standard output and standard error."""
+        ...
+
+    @property
+    def telemetry(self) -> int:
+        """Non-blocking read end of the framed log pipe (``_LAMBDA_TELEMETRY_LOG_FD``)."""
+        ...
+
+    @property
+    def telemetry_fd_inside(self) -> int:
+        """The number of the telemetry pipe's write end in the launched process."""
+        ...
+
+    async def mount(self, mounts: Mapping[MountPoint, Path]) -> None:
+        """Put read-only folders into a sandbox that runs already."""
+        ...
+
+    async def set_limits(self, limits: SandboxLimits) -> None:
+        """Change memory, CPU and /tmp of a running sandbox; ``cpu_quota`` <= 0 means unthrottled (Init)."""
+        ...
+
+    async def launch(self, launch: Launch) -> None:
+        """Start the runtime process. Legal once."""
+        ...
+
+    def freeze(self) -> None:
+        """Ask the kernel to freeze everything inside. One write, no round trip; deadline kept by the driver."""
+        ...
+
+    def thaw(self) -> None:
+        """Let everything inside run again. One write, no round trip."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL to all inside, frozen or not. Returns at once; ``wait`` tells when it is over."""
+        ...
+
+    async def wait(self) -> Exit:
+        """Wait until the launched process has ended and nothing runs inside any more."""
+        ...
+
+    async def destroy(self) -> None:
+        """Kill and remove everything the sandbox was made of: namespaces, cgroup, mounts, /tmp, sockets."""
+        ...
+
+    def memory_peak_bytes(self) -> int:
+        """The largest memory use so far, in bytes; 0 where the host cannot tell."""
+        ...
+
+    def memory_current_bytes(self) -> int:
+        """Memory in use now, in bytes; 0 where the host cannot tell."""
+        ...
+
+    def oom_kills(self) -> int:
+        """Processes the kernel killed inside for want of memory; any makes the whole sandbox unusable."""
+        ...
+
+
+class SandboxDriver(Protocol):
+    """A way of making sandboxes on this host."""
+
+    async def start(self) -> DriverInfo:
+        """Connect, clean up what an earlier life left behind, and say what can be enforced."""
+        ...
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Make an empty sandbox with its mounts.
+
+        Raises:
+            SandboxCreateError: the host refused; nothing of the sandbox is left.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Destroy every sandbox of this driver and disconnect."""
+        ...
