@@ -1,0 +1,44 @@
+"""Code: what ``control`` admits, ``packaging`` keeps and a worker mounts."""
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class CodeArtifact(msgspec.Struct, frozen=True):
+    """Code that was checked, stored and made ready."""
+
+    code_sha256: str
+    """Base64 of the SHA-256 of the uploaded zip."""
+    size_bytes: int
+    unpacked_bytes: int
+
+
+class CodeStore(Protocol):
+    """Zip archives by CodeSha256, each unpacked once. Hostile archives are parsed outside this process."""
+
+    async def admit(self, archive: bytes | Path) -> CodeArtifact:
+        """Check, store and unpack a zip archive; idempotent.
+
+        Raises:
+            ServiceError: InvalidParameterValueException with Lambda's wording when it is not a zip that
+                Lambda would take; nothing was stored.
+        """
+        ...
+
+    async def original(self, code_sha256: str) -> Path | None:
+        """The uploaded archive, byte for byte; None when it is not here."""
+        ...
+
+    async def ready(self, code_sha256: str) -> Path:
+        """The folder to mount at /var/task; unpacked again when only the original is left.
+
+        Raises:
+            CodeMissing: neither is here.
+        """
+        ...
+
+    async def forget(self, code_sha256: str) -> None:
+        """Delete code that no version names any more; a sandbox that has it mounted keeps it until it dies."""
+        ...

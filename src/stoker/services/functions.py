@@ -1,0 +1,162 @@
+"""Functions as the rooms know them: the stored records and the metadata port.
+
+``control`` writes them, ``frontend`` reads them, ``manager`` and ``worker`` run them; ``store`` keeps them.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from stoker.core.errors import StokerError
+
+LATEST = "$LATEST"
+
+
+class FunctionKey(msgspec.Struct, frozen=True, order=True):
+    """What names a function: resources belong to (account, region)."""
+
+    account: str
+    region: str
+    name: str
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:lambda:{self.region}:{self.account}:function:{self.name}"
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """LoggingConfig: format ``Text`` or ``JSON``, levels only for JSON, and the log group."""
+
+    log_format: str = "Text"
+    application_log_level: str | None = None
+    system_log_level: str | None = None
+    log_group: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """State or LastUpdateStatus with its reason."""
+
+    value: str
+    reason: str | None = None
+    reason_code: str | None = None
+
+
+class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a function: everything needed to show it and to run it.
+
+    ``deployment_id`` changes whenever code or effective configuration does: a sandbox belongs to one
+    deployment and is drained when the version moves on. ``environment`` is plain here and sealed at rest.
+    """
+
+    key: FunctionKey
+    version: str = LATEST
+    deployment_id: str
+    revision_id: str
+    last_modified: str
+    """As Lambda shows it: ``2026-01-31T12:00:00.000+0000``."""
+    role: str
+    package_type: str = "Zip"
+    runtime: str | None = None
+    handler: str | None = None
+    description: str = ""
+    timeout_s: int = 3
+    memory_mb: int = 128
+    tmp_mb: int = 512
+    architecture: str = "x86_64"
+    environment: dict[str, str] | None = None
+    code_sha256: str
+    """Base64, as CodeSha256 is shown; the name under which the code is stored."""
+    code_size_bytes: int
+    layers: tuple[str, ...] = ()
+    logging: LogSettings
+    state: Status
+    last_update: Status | None = None
+    stored_only: dict[str, Any] = {}
+    """Members that are kept and shown but take no effect here, under their wire names (VpcConfig, ...)."""
+
+    @property
+    def arn(self) -> str:
+        """The function's ARN, qualified for every version but ``$LATEST``."""
+        return self.key.arn if self.version == LATEST else f"{self.key.arn}:{self.version}"
+
+
+class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A function apart from its versions."""
+
+    key: FunctionKey
+    created_at_s: float
+    tags: dict[str, str] = {}
+    reserved_concurrency: int | None = None
+
+
+class FunctionExists(StokerError):
+    """Another function has that key."""
+
+
+class FunctionMissing(StokerError):
+    """No function or version has that key."""
+
+
+class RevisionMismatch(StokerError):
+    """The stored revision is not the one the caller expected; nothing was written."""
+
+
+class FunctionMetadata(Protocol):
+    """Where functions are kept. Every write that returned survives ``kill -9``."""
+
+    async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
+        """Store a function and its $LATEST in one transaction.
+
+        Raises:
+            FunctionExists: the key is taken.
+        """
+        ...
+
+    async def function(self, key: FunctionKey) -> FunctionRecord | None: ...
+
+    async def version(self, key: FunctionKey, version: str) -> FunctionVersion | None: ...
+
+    async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
+        """Overwrite a version if its stored RevisionId is still the expected one.
+
+        Raises:
+            FunctionMissing, RevisionMismatch: nothing was written.
+        """
+        ...
+
+    async def list_latest(
+        self, account: str, region: str, *, after_name: str, limit: int
+    ) -> list[FunctionVersion]:
+        """$LATEST of up to ``limit`` functions with names after ``after_name``, in name order."""
+        ...
+
+    async def delete(self, key: FunctionKey) -> list[FunctionVersion]:
+        """Delete a function with all its versions; returns what was deleted.
+
+        Raises:
+            FunctionMissing: there is none.
+        """
+        ...
+
+    async def set_reserved_concurrency(self, key: FunctionKey, value: int | None) -> None:
+        """Raises FunctionMissing."""
+        ...
+
+    async def total_reserved_concurrency(self, account: str, region: str) -> int: ...
+
+    async def code_is_used(self, code_sha256: str) -> bool:
+        """Whether any version of any function still names this code."""
+        ...
+
+    async def usage(self, account: str, region: str) -> tuple[int, int]:
+        """(functions, bytes of code over all versions) of an account in a region."""
+        ...
+
+
+class Invalidation(Protocol):
+    """Tells caches that a function changed or went away. Publish after the write is durable."""
+
+    def publish(self, key: FunctionKey) -> None: ...
+
+    def subscribe(self, callback: Callable[[FunctionKey], None]) -> None: ...

@@ -1,0 +1,46 @@
+"""The worker manager: the one authority over which sandboxes are warm or busy."""
+
+from typing import Protocol
+
+import msgspec
+
+from stoker.services.functions import FunctionKey, FunctionVersion
+from stoker.services.worker import SandboxReference
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """A sandbox that belongs to one caller until it is released."""
+
+    sandbox: SandboxReference
+    cold: bool
+
+
+class Concurrency(msgspec.Struct, frozen=True):
+    """Invocations in flight: of one function and of its whole account."""
+
+    function: int
+    account_unreserved: int
+
+
+class WorkerManager(Protocol):
+    """Reserve, place, release. Decisions are plain functions; only making a sandbox waits."""
+
+    def reserve(self, function: FunctionVersion) -> Reservation | None:
+        """The most recently used idle sandbox of this deployment, or None when all are busy."""
+        ...
+
+    async def place(self, function: FunctionVersion) -> Reservation:
+        """A new sandbox, reserved.
+
+        Raises:
+            ServiceError: 429 over the scaling rate, 5xx when no worker has room or can run the runtime.
+        """
+        ...
+
+    def release(self, reservation: Reservation, *, healthy: bool) -> None:
+        """Give a sandbox back: idle when ``healthy`` and still current, else retired."""
+        ...
+
+    def forget(self, key: FunctionKey, *, keep_deployment_id: str | None) -> None:
+        """Retire every sandbox of a function that is not of the given deployment (busy ones when done)."""
+        ...

@@ -1,0 +1,95 @@
+"""The worker: a host agent that makes sandboxes, runs invocations in them and ends them."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from stoker.core.errors import StokerError
+from stoker.services.functions import FunctionVersion
+from stoker.services.invocation import Invocation, InvocationResult
+from stoker.services.placement import WorkerSnapshot
+
+
+class SandboxReference(msgspec.Struct, frozen=True):
+    """A token for one sandbox in one life of one worker; a worker refuses tokens of an earlier life."""
+
+    worker_id: str
+    incarnation: str
+    sandbox_id: str
+    epoch: int
+    """Rises with every reservation: a stale holder cannot invoke a sandbox that was given to another."""
+
+
+class SandboxStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of ``stoker ps``."""
+
+    sandbox_id: str
+    worker_id: str
+    state: str
+    function_arn: str
+    created_at_s: float
+    invocations: int
+    memory_mb: int
+    memory_used_bytes: int
+    last_used_at_s: float
+
+
+class WorkerUnavailable(StokerError):
+    """The worker cannot make a sandbox now (no room, driver down); try another or later."""
+
+
+class StaleReference(StokerError):
+    """The sandbox named is gone or was given to another; nothing was run."""
+
+
+class Worker(Protocol):
+    """One host's agent."""
+
+    @property
+    def worker_id(self) -> str: ...
+
+    def snapshot(self) -> WorkerSnapshot:
+        """Capacity as of now; plain, cheap, no I/O."""
+        ...
+
+    async def create(self, function: FunctionVersion) -> SandboxReference:
+        """Make a sandbox for a version and start its Init phase.
+
+        Returns as soon as an invocation may be handed to it: Init may still run, or may have failed; the
+        first ``invoke`` waits for it, repeats a failed Init under the function's own timeout as Lambda does,
+        and answers with the function error if that fails too.
+
+        Raises:
+            WorkerUnavailable: nothing is left of the attempt.
+            RuntimeUnavailable: this host cannot run the function's runtime; the message says what to install.
+        """
+        ...
+
+    async def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> InvocationResult:
+        """Run one invocation to its end: response, function error, time-out, crash or out-of-memory.
+
+        Raises:
+            StaleReference: nothing was run.
+        """
+        ...
+
+    def idle(self, sandbox: SandboxReference) -> None:
+        """The sandbox has no invocation for now: freeze it soon."""
+        ...
+
+    def retire(self, sandbox: SandboxReference) -> None:
+        """End a sandbox: shutdown phase, then removal. Returns at once."""
+        ...
+
+    def on_sandbox_lost(self, callback: Callable[[SandboxReference], None]) -> None:
+        """Call ``callback`` when a sandbox dies on its own."""
+        ...
+
+    def sandboxes(self) -> list[SandboxStatus]:
+        """Every sandbox of this worker, for people."""
+        ...
+
+    async def close(self, grace_s: float) -> None:
+        """Finish what runs within ``grace_s``, then destroy every sandbox."""
+        ...
