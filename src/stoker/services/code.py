@@ -40,5 +40,5 @@ class CodeStore(Protocol):
         ...
 
     async def forget(self, code_sha256: str) -> None:
-        """Delete code that no version names any more; a sandbox that has it mounted keeps it until it dies."""
+        """Delete code that no version names any more; a mounted folder lives until its sandbox dies."""
         ...
