@@ -1,1 +1,1 @@
-"""Configuration to objects: chooses roles, adapters and transport, and wires the rooms. No logic of its own."""
+"""Configuration to objects: chooses roles, adapters and transport, and wires the rooms. No logic here."""

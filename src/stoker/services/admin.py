@@ -1,0 +1,37 @@
+"""What the command line asks over the admin socket: everything that is not Lambda's API."""
+
+from typing import Protocol
+
+import msgspec
+
+from stoker.services.worker import SandboxStatus
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """How a client on this host reaches the API as root of the account."""
+
+    endpoint: str
+    account: str
+    region: str
+    access_key_id: str
+    secret_access_key: str
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the running service can enforce on this host."""
+
+    version: str
+    driver: str
+    degraded: tuple[str, ...]
+    runtimes: tuple[str, ...]
+    data: str
+
+
+class Admin(Protocol):
+    """Served to root and to the service's own user only (peer credentials of a Unix socket)."""
+
+    def access(self) -> Access: ...
+
+    def host(self) -> HostReport: ...
+
+    def sandboxes(self) -> list[SandboxStatus]: ...
