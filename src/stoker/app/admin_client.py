@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.core.access import Access
 from stoker.core.errors import StokerError
-from stoker.services.admin import Access, HostReport
+from stoker.services.admin import HostReport
 from stoker.services.worker import SandboxStatus
 
 ANSWER_TIMEOUT_S = 10.0
@@ -50,7 +51,9 @@ class AdminClient:
         finally:
             connection.close()
         if response.status != 200:
-            raise ServiceNotRunning(f"the service refused {path}: {response.status} {body.decode(errors='replace')}")
+            raise ServiceNotRunning(
+                f"the service refused {path}: {response.status} {body.decode(errors='replace')}"
+            )
         return body
 
 

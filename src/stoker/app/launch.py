@@ -46,7 +46,7 @@ def start_supervised(settings: Settings) -> NoReturn:
 
 
 def service_identity(settings: Settings) -> tuple[int, int]:
-    """(uid, gid) the service runs as: itself for an ordinary user, the ``user`` setting's account for root."""
+    """(uid, gid) of the service: the caller itself, or for root the account that ``user`` names."""
     if os.geteuid() != 0:
         return os.geteuid(), os.getegid()
     try:

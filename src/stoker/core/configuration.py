@@ -1,47 +1,63 @@
 """Every setting of Stoker, its default and its meaning. Reading them from files is the app's business."""
 
+from typing import Annotated
+
 import msgspec
 
 DEFAULT_LISTEN = "127.0.0.1:9797"
 
 
+def _text(description: str) -> msgspec.Meta:
+    return msgspec.Meta(description=description)
+
+
+def _number(description: str, *, ge: int) -> msgspec.Meta:
+    return msgspec.Meta(description=description, ge=ge)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One key each in the TOML file; ``STOKER_<KEY>`` in the environment; ``--<key>`` on the command line."""
 
-    listen: str = DEFAULT_LISTEN
-    """HOST:PORT of the API."""
-    data: str = ""
-    """The one folder of all state; empty: /var/lib/stoker for root, ~/.local/share/stoker otherwise."""
-    account: str = "000000000000"
-    region: str = "us-east-1"
-    access_key_id: str = ""
-    """With secret_access_key: the root key, instead of one made at the first start."""
-    secret_access_key: str = ""
-    tls_certificate: str = ""
-    """PEM file; with tls_key the API speaks TLS."""
-    tls_key: str = ""
-    public_url: str = ""
-    """How clients reach the API, where that differs from listen."""
-    egress: bool = True
-    """Functions may reach out through NAT; false leaves them their loopback only."""
-    cpu_policy: str = "quota"
-    """``quota``: memory / 1,769 MB of a core, as on AWS; ``weight`` lends idle CPU."""
-    memory_budget_mb: int = 0
-    """Memory that sandboxes may reserve together; 0: what the host has, less an eighth."""
-    sandboxes_max: int = 1000
-    account_concurrency: int = 1000
-    idle_timeout_s: int = 600
-    """An idle sandbox is reclaimed after this long."""
-    tmp_capacity_mb: int = 65_536
-    """Disk that all /tmp together may take; a sparse file."""
-    log_capacity_mb: int = 1024
-    """Disk that all function logs together may take; the oldest go first."""
-    queue_capacity_mb: int = 1024
-    """Bytes of waiting asynchronous events before new ones are refused."""
-    retry_scale: float = 1.0
-    """Multiplies the waits between attempts of asynchronous invocations; below 1 for tests."""
-    lang_dir: str = ""
-    """A folder with further interpreters: <lang_dir>/nodejs20.x/bin/node; empty: <data>/lang."""
-    user: str = "stoker"
-    """The account that the service runs as when it is started by root."""
-    log_level: str = "info"
+    listen: Annotated[str, _text("HOST:PORT of the API")] = DEFAULT_LISTEN
+    data: Annotated[
+        str,
+        _text("folder of all state; default /var/lib/stoker for root, ~/.local/share/stoker otherwise"),
+    ] = ""
+    account: Annotated[str, _text("the 12-digit account that resources belong to")] = "000000000000"
+    region: Annotated[str, _text("the region of the command line and of functions' own calls")] = "us-east-1"
+    access_key_id: Annotated[str, _text("root access key, instead of one made at the first start")] = ""
+    secret_access_key: Annotated[str, _text("the root access key's secret")] = ""
+    tls_certificate: Annotated[str, _text("PEM file; with tls_key the API speaks TLS")] = ""
+    tls_key: Annotated[str, _text("PEM file of the certificate's private key")] = ""
+    public_url: Annotated[str, _text("how clients reach the API, where that differs from listen")] = ""
+    egress: Annotated[bool, _text("functions may reach out through NAT; off leaves them their loopback")] = (
+        True
+    )
+    cpu_policy: Annotated[
+        str, _text("quota: memory / 1769 MB of a core, as on AWS; weight: lend what is idle")
+    ] = "quota"
+    memory_budget_mb: Annotated[
+        int, _number("memory that sandboxes may reserve together; 0: the host's, less an eighth", ge=0)
+    ] = 0
+    sandboxes_max: Annotated[int, _number("sandboxes at one time", ge=1)] = 1000
+    account_concurrency: Annotated[int, _number("invocations at one time in an account and region", ge=1)] = (
+        1000
+    )
+    idle_timeout_s: Annotated[int, _number("an idle sandbox is reclaimed after this long", ge=1)] = 600
+    tmp_capacity_mb: Annotated[
+        int, _number("disk that all /tmp together may take (a sparse file)", ge=1024)
+    ] = 65_536
+    log_capacity_mb: Annotated[
+        int, _number("disk that function logs may take; the oldest go first", ge=16)
+    ] = 1024
+    queue_capacity_mb: Annotated[
+        int, _number("waiting asynchronous events before new ones are refused", ge=1)
+    ] = 1024
+    retry_scale: Annotated[
+        float, msgspec.Meta(description="multiplies the waits between asynchronous attempts", ge=0.0)
+    ] = 1.0
+    lang_dir: Annotated[
+        str, _text("folder of further interpreters (nodejs20.x/bin/node, ...); default DATA/lang")
+    ] = ""
+    user: Annotated[str, _text("account that the service runs as when root starts it")] = "stoker"
+    log_level: Annotated[str, _text("debug, info, warning or error")] = "info"

@@ -4,17 +4,8 @@ from typing import Protocol
 
 import msgspec
 
+from stoker.core.access import Access
 from stoker.services.worker import SandboxStatus
-
-
-class Access(msgspec.Struct, frozen=True, kw_only=True):
-    """How a client on this host reaches the API as root of the account."""
-
-    endpoint: str
-    account: str
-    region: str
-    access_key_id: str
-    secret_access_key: str
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
