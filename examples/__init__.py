@@ -1,0 +1,1 @@
+"""Functions on real input, and what ./dev up does with them."""
