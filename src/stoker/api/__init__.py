@@ -1,1 +1,1 @@
-"""Reception: HTTP in, typed requests to the rooms, AWS answers out. Alone knows botocore, SigV4 and the wire."""
+"""Reception: HTTP in, typed requests to the rooms, AWS answers out. Alone knows SigV4 and the wire."""
