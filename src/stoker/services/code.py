@@ -5,6 +5,8 @@ from typing import Protocol
 
 import msgspec
 
+from stoker.core.errors import StokerError
+
 
 class CodeArtifact(msgspec.Struct, frozen=True):
     """Code that was checked, stored and made ready."""
@@ -13,6 +15,10 @@ class CodeArtifact(msgspec.Struct, frozen=True):
     """Base64 of the SHA-256 of the uploaded zip."""
     size_bytes: int
     unpacked_bytes: int
+
+
+class CodeMissing(StokerError):
+    """No code is stored under that CodeSha256."""
 
 
 class CodeStore(Protocol):
@@ -41,4 +47,8 @@ class CodeStore(Protocol):
 
     async def forget(self, code_sha256: str) -> None:
         """Delete code that no version names any more; a mounted folder lives until its sandbox dies."""
+        ...
+
+    async def stored(self) -> list[str]:
+        """The CodeSha256 of everything kept here, for sweeping what no version names."""
         ...

@@ -102,6 +102,16 @@ class RevisionMismatch(StokerError):
     """The stored revision is not the one the caller expected; nothing was written."""
 
 
+class ReservationRefused(StokerError):
+    """Too little concurrency would be left unreserved; nothing was written."""
+
+
+def is_settled(version: FunctionVersion) -> bool:
+    """Whether no creation or update of this version is under way."""
+    updating = version.last_update is not None and version.last_update.value == "InProgress"
+    return version.state.value != "Pending" and not updating
+
+
 class FunctionMetadata(Protocol):
     """Where functions are kept. Every write that returned survives ``kill -9``."""
 
@@ -139,8 +149,26 @@ class FunctionMetadata(Protocol):
         """
         ...
 
-    async def set_reserved_concurrency(self, key: FunctionKey, value: int | None) -> None:
-        """Raises FunctionMissing."""
+    async def unsettled(self) -> list[FunctionVersion]:
+        """Every version whose creation or update is under way; what a restart must bring to an end."""
+        ...
+
+    async def set_reserved_concurrency(
+        self, key: FunctionKey, value: int | None, *, total_max: int | None = None
+    ) -> None:
+        """Reserve concurrency; with ``total_max``, only if all reservations of the account and region fit.
+
+        Raises:
+            FunctionMissing, ReservationRefused: nothing was written.
+        """
+        ...
+
+    async def change_tags(self, key: FunctionKey, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        """Replace the tags by what ``change`` makes of them, in one transaction; what it raises is raised.
+
+        Raises:
+            FunctionMissing: there is no such function.
+        """
         ...
 
     async def total_reserved_concurrency(self, account: str, region: str) -> int: ...

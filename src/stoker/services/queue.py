@@ -29,6 +29,10 @@ class QueueFull(StokerError):
     """The queue's byte limit is reached; the event was not accepted."""
 
 
+class EventExists(StokerError):
+    """An event with that request id is on the queue already."""
+
+
 class EventQueue(Protocol):
     """At least once: an event taken but not settled appears again after its lease, or after a restart."""
 
@@ -36,7 +40,7 @@ class EventQueue(Protocol):
         """Durable when it returns.
 
         Raises:
-            QueueFull: nothing was written.
+            QueueFull, EventExists: nothing was written.
         """
         ...
 

@@ -1,0 +1,180 @@
+"""Fakes of the metadata and queue ports for tests. They can be told to fail; nothing outlives them."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from stoker.services.functions import (
+    LATEST,
+    FunctionExists,
+    FunctionKey,
+    FunctionMissing,
+    FunctionRecord,
+    FunctionVersion,
+    ReservationRefused,
+    RevisionMismatch,
+    is_settled,
+)
+from stoker.services.queue import EventExists, QueuedEvent, QueueFull
+from stoker.store.queue import event_size_bytes
+
+
+class Failing:
+    """Raises a prepared error at the next call, once."""
+
+    def __init__(self) -> None:
+        self._next_error: Exception | None = None
+
+    def fail_next(self, error: Exception) -> None:
+        """The next call raises ``error`` and does nothing."""
+        self._next_error = error
+
+    def _check(self) -> None:
+        error, self._next_error = self._next_error, None
+        if error is not None:
+            raise error
+
+
+class MemoryFunctionMetadata(Failing):
+    """Functions in dictionaries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._functions: dict[FunctionKey, FunctionRecord] = {}
+        self._versions: dict[tuple[FunctionKey, str], FunctionVersion] = {}
+
+    async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
+        self._check()
+        if function.key in self._functions:
+            raise FunctionExists(function.key.arn)
+        self._functions[function.key] = function
+        self._versions[latest.key, latest.version] = latest
+
+    async def function(self, key: FunctionKey) -> FunctionRecord | None:
+        self._check()
+        return self._functions.get(key)
+
+    async def version(self, key: FunctionKey, version: str) -> FunctionVersion | None:
+        self._check()
+        return self._versions.get((key, version))
+
+    async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
+        self._check()
+        stored = self._versions.get((version.key, version.version))
+        if stored is None:
+            raise FunctionMissing(version.arn)
+        if stored.revision_id != expected_revision_id:
+            raise RevisionMismatch(version.arn)
+        self._versions[version.key, version.version] = version
+
+    async def list_latest(
+        self, account: str, region: str, *, after_name: str, limit: int
+    ) -> list[FunctionVersion]:
+        self._check()
+        found = [
+            version
+            for (key, number), version in self._versions.items()
+            if (key.account, key.region) == (account, region) and number == LATEST and key.name > after_name
+        ]
+        return sorted(found, key=lambda version: version.key.name)[:limit]
+
+    async def unsettled(self) -> list[FunctionVersion]:
+        self._check()
+        return [version for version in self._versions.values() if not is_settled(version)]
+
+    async def delete(self, key: FunctionKey) -> list[FunctionVersion]:
+        self._check()
+        if self._functions.pop(key, None) is None:
+            raise FunctionMissing(key.arn)
+        return [self._versions.pop(place) for place in list(self._versions) if place[0] == key]
+
+    async def set_reserved_concurrency(
+        self, key: FunctionKey, value: int | None, *, total_max: int | None = None
+    ) -> None:
+        self._check()
+        function = self._existing(key)
+        if value is not None and total_max is not None:
+            total = await self.total_reserved_concurrency(key.account, key.region)
+            if total - (function.reserved_concurrency or 0) + value > total_max:
+                raise ReservationRefused(key.arn)
+        self._functions[key] = msgspec.structs.replace(function, reserved_concurrency=value)
+
+    async def change_tags(self, key: FunctionKey, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        self._check()
+        function = self._existing(key)
+        self._functions[key] = msgspec.structs.replace(function, tags=change(dict(function.tags)))
+
+    async def total_reserved_concurrency(self, account: str, region: str) -> int:
+        self._check()
+        return sum(
+            function.reserved_concurrency or 0
+            for key, function in self._functions.items()
+            if (key.account, key.region) == (account, region)
+        )
+
+    async def code_is_used(self, code_sha256: str) -> bool:
+        self._check()
+        return any(version.code_sha256 == code_sha256 for version in self._versions.values())
+
+    async def usage(self, account: str, region: str) -> tuple[int, int]:
+        self._check()
+        here = [
+            version
+            for (key, _), version in self._versions.items()
+            if (key.account, key.region) == (account, region)
+        ]
+        return len({version.key for version in here}), sum(version.code_size_bytes for version in here)
+
+    def _existing(self, key: FunctionKey) -> FunctionRecord:
+        function = self._functions.get(key)
+        if function is None:
+            raise FunctionMissing(key.arn)
+        return function
+
+
+class MemoryEventQueue(Failing):
+    """Events in a dictionary, with the same bound and leases as the real queue."""
+
+    def __init__(self, *, capacity_bytes: int) -> None:
+        super().__init__()
+        self._capacity_bytes = capacity_bytes
+        self._events: dict[str, QueuedEvent] = {}
+        self._due_at_s: dict[str, float] = {}
+
+    async def put(self, event: QueuedEvent) -> None:
+        self._check()
+        if event.request_id in self._events:
+            raise EventExists(event.request_id)
+        _, used_bytes = await self.depth()
+        if used_bytes + event_size_bytes(event) > self._capacity_bytes:
+            raise QueueFull(f"{used_bytes} of {self._capacity_bytes} bytes wait")
+        self._events[event.request_id] = event
+        self._due_at_s[event.request_id] = event.due_at_s
+
+    async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[QueuedEvent]:
+        self._check()
+        due = sorted((at_s, request_id) for request_id, at_s in self._due_at_s.items() if at_s <= now_s)
+        taken = [
+            msgspec.structs.replace(self._events[request_id], due_at_s=at_s)
+            for at_s, request_id in due[:limit]
+        ]
+        self._due_at_s.update((event.request_id, now_s + lease_s) for event in taken)
+        return taken
+
+    async def reschedule(self, event: QueuedEvent) -> None:
+        self._check()
+        if event.request_id in self._events:
+            self._events[event.request_id] = event
+            self._due_at_s[event.request_id] = event.due_at_s
+
+    async def settle(self, request_id: str) -> None:
+        self._check()
+        self._events.pop(request_id, None)
+        self._due_at_s.pop(request_id, None)
+
+    async def next_due_s(self) -> float | None:
+        self._check()
+        return min(self._due_at_s.values(), default=None)
+
+    async def depth(self) -> tuple[int, int]:
+        return len(self._events), sum(event_size_bytes(event) for event in self._events.values())

@@ -1,0 +1,219 @@
+"""Functions and their versions in SQL: the FunctionMetadata port on a Database. Environments are sealed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from stoker.services.functions import (
+    LATEST,
+    FunctionExists,
+    FunctionKey,
+    FunctionMissing,
+    FunctionRecord,
+    FunctionVersion,
+    ReservationRefused,
+    RevisionMismatch,
+    is_settled,
+)
+from stoker.store.database import Database
+from stoker.store.schema import functions, versions
+from stoker.store.sealing import Sealer
+
+_encode = msgspec.json.Encoder().encode
+_decode_version = msgspec.json.Decoder(FunctionVersion).decode
+_decode_tags = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class SqlFunctionMetadata:
+    """The port's docstrings hold; each method is one transaction."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
+        row = self._version_row(latest)
+
+        def transaction(connection: Connection) -> None:
+            try:
+                connection.execute(insert(functions), _function_row(function))
+            except IntegrityError as problem:
+                raise FunctionExists(function.key.arn) from problem
+            connection.execute(insert(versions), row)
+
+        await self._database.write(transaction)
+
+    async def function(self, key: FunctionKey) -> FunctionRecord | None:
+        return await self._database.read(lambda connection: _read_function(connection, key))
+
+    async def version(self, key: FunctionKey, version: str) -> FunctionVersion | None:
+        query = select(versions).where(_is(versions, key), versions.c.version == version)
+        row = await self._database.read(lambda connection: connection.execute(query).mappings().one_or_none())
+        return None if row is None else self._version(row)
+
+    async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
+        row = self._version_row(version)
+        this = and_(_is(versions, version.key), versions.c.version == version.version)
+
+        def transaction(connection: Connection) -> None:
+            changed = connection.execute(
+                update(versions).where(this, versions.c.revision_id == expected_revision_id).values(row)
+            )
+            if changed.rowcount == 1:
+                return
+            stored = connection.execute(select(versions.c.revision_id).where(this)).scalar_one_or_none()
+            raise FunctionMissing(version.arn) if stored is None else RevisionMismatch(version.arn)
+
+        await self._database.write(transaction)
+
+    async def list_latest(
+        self, account: str, region: str, *, after_name: str, limit: int
+    ) -> list[FunctionVersion]:
+        query = (
+            select(versions)
+            .where(
+                versions.c.account == account,
+                versions.c.region == region,
+                versions.c.name > after_name,
+                versions.c.version == LATEST,
+            )
+            .order_by(versions.c.name)
+            .limit(limit)
+        )
+        return await self._versions(query)
+
+    async def unsettled(self) -> list[FunctionVersion]:
+        return await self._versions(select(versions).where(versions.c.settled == 0))
+
+    async def delete(self, key: FunctionKey) -> list[FunctionVersion]:
+        def transaction(connection: Connection) -> list[RowMapping]:
+            rows = connection.execute(select(versions).where(_is(versions, key))).mappings().all()
+            if connection.execute(delete(functions).where(_is(functions, key))).rowcount == 0:
+                raise FunctionMissing(key.arn)
+            return list(rows)
+
+        return [self._version(row) for row in await self._database.write(transaction)]
+
+    async def set_reserved_concurrency(
+        self, key: FunctionKey, value: int | None, *, total_max: int | None = None
+    ) -> None:
+        def transaction(connection: Connection) -> None:
+            if value is not None and total_max is not None:
+                others = _reserved(connection, key.account, key.region, but=key)
+                if others + value > total_max:
+                    raise ReservationRefused(key.arn)
+            _change(connection, key, {"reserved_concurrency": value})
+
+        await self._database.write(transaction)
+
+    async def change_tags(self, key: FunctionKey, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        def transaction(connection: Connection) -> None:
+            stored = _read_function(connection, key)
+            if stored is None:
+                raise FunctionMissing(key.arn)
+            _change(connection, key, {"tags": _encode(change(dict(stored.tags)))})
+
+        await self._database.write(transaction)
+
+    async def total_reserved_concurrency(self, account: str, region: str) -> int:
+        return await self._database.read(lambda connection: _reserved(connection, account, region))
+
+    async def code_is_used(self, code_sha256: str) -> bool:
+        query = select(versions.c.name).where(versions.c.code_sha256 == code_sha256).limit(1)
+        return await self._database.read(lambda connection: connection.execute(query).first() is not None)
+
+    async def usage(self, account: str, region: str) -> tuple[int, int]:
+        here = (versions.c.account == account, versions.c.region == region)
+        query = select(
+            func.count(versions.c.name.distinct()), func.coalesce(func.sum(versions.c.code_size_bytes), 0)
+        ).where(*here)
+        row = await self._database.read(lambda connection: connection.execute(query).one())
+        return int(row[0]), int(row[1])
+
+    async def _versions(self, query: Any) -> list[FunctionVersion]:
+        rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [self._version(row) for row in rows]
+
+    def _version_row(self, version: FunctionVersion) -> dict[str, Any]:
+        sealed = None
+        if version.environment is not None:
+            sealed = self._sealer.seal(_encode(version.environment), _seal_row(version.key, version.version))
+        return {
+            **_key_columns(version.key),
+            "version": version.version,
+            "revision_id": version.revision_id,
+            "code_sha256": version.code_sha256,
+            "code_size_bytes": version.code_size_bytes,
+            "settled": int(is_settled(version)),
+            "document": _encode(msgspec.structs.replace(version, environment=None)),
+            "environment_sealed": sealed,
+        }
+
+    def _version(self, row: RowMapping) -> FunctionVersion:
+        version = _decode_version(row["document"])
+        sealed: bytes | None = row["environment_sealed"]
+        if sealed is None:
+            return version
+        plain = self._sealer.open(sealed, _seal_row(version.key, version.version))
+        return msgspec.structs.replace(version, environment=_decode_tags(plain))
+
+
+def _seal_row(key: FunctionKey, version: str) -> str:
+    return f"environment {key.arn}:{version}"
+
+
+def _key_columns(key: FunctionKey) -> dict[str, Any]:
+    return {"account": key.account, "region": key.region, "name": key.name}
+
+
+def _is(table: Table, key: FunctionKey) -> ColumnElement[bool]:
+    return and_(table.c.account == key.account, table.c.region == key.region, table.c.name == key.name)
+
+
+def _function_row(function: FunctionRecord) -> dict[str, Any]:
+    return {
+        **_key_columns(function.key),
+        "created_at_s": function.created_at_s,
+        "reserved_concurrency": function.reserved_concurrency,
+        "tags": _encode(function.tags),
+    }
+
+
+def _read_function(connection: Connection, key: FunctionKey) -> FunctionRecord | None:
+    row = connection.execute(select(functions).where(_is(functions, key))).mappings().one_or_none()
+    if row is None:
+        return None
+    return FunctionRecord(
+        key=key,
+        created_at_s=row["created_at_s"],
+        tags=_decode_tags(row["tags"]),
+        reserved_concurrency=row["reserved_concurrency"],
+    )
+
+
+def _change(connection: Connection, key: FunctionKey, values: dict[str, Any]) -> None:
+    if connection.execute(update(functions).where(_is(functions, key)).values(values)).rowcount == 0:
+        raise FunctionMissing(key.arn)
+
+
+def _reserved(connection: Connection, account: str, region: str, but: FunctionKey | None = None) -> int:
+    query = select(func.coalesce(func.sum(functions.c.reserved_concurrency), 0)).where(
+        functions.c.account == account, functions.c.region == region
+    )
+    if but is not None:
+        query = query.where(functions.c.name != but.name)
+    return int(connection.execute(query).scalar_one())

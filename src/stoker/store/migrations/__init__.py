@@ -1,0 +1,1 @@
+"""Schema revisions, run by alembic at start from whatever revision the file has. One folder a database."""

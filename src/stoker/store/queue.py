@@ -1,0 +1,157 @@
+"""The durable queue of asynchronous events in SQL: due times are rows, a lease is a due time moved ahead."""
+
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from stoker.core.errors import StokerError
+from stoker.services.functions import FunctionKey
+from stoker.services.queue import EventExists, QueuedEvent, QueueFull
+from stoker.store.database import Database
+from stoker.store.schema import events
+
+EVENT_OVERHEAD_BYTES = 512
+"""Counted for each event beside its payload, so that many small events cannot fill the disk."""
+
+
+class SqlEventQueue:
+    """The EventQueue port on a database of its own. Only this process writes to the file."""
+
+    def __init__(self, database: Database, *, capacity_bytes: int) -> None:
+        self._database = database
+        self._capacity_bytes = capacity_bytes
+        self._count = 0
+        self._bytes = 0
+
+    async def recover(self) -> None:
+        """Count what waits, and void the leases of a process that is gone: due again as before it took them.
+
+        Call once, before anything else.
+        """
+        leased = events.c.taken_due_at_s.is_not(None)
+        statement = update(events).where(leased).values(due_at_s=events.c.taken_due_at_s, taken_due_at_s=None)
+        await self._database.write(lambda connection: connection.execute(statement).close())
+        self._count, self._bytes = await self._database.read(_depth)
+
+    async def put(self, event: QueuedEvent) -> None:
+        row = _row(event)
+        size_bytes = event_size_bytes(event)
+        if self._bytes + size_bytes > self._capacity_bytes:
+            raise QueueFull(f"{self._bytes} of {self._capacity_bytes} bytes wait")
+        self._account(1, size_bytes)
+
+        def transaction(connection: Connection) -> None:
+            try:
+                connection.execute(insert(events), row)
+            except IntegrityError as problem:
+                raise EventExists(event.request_id) from problem
+
+        try:
+            await self._database.write(transaction)
+        except StokerError:
+            self._account(-1, -size_bytes)
+            raise
+
+    async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[QueuedEvent]:
+        due = (
+            select(events)
+            .where(events.c.due_at_s <= now_s)
+            .order_by(events.c.due_at_s)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        lease = (
+            update(events)
+            .where(events.c.request_id == bindparam("taken_id"))
+            .values(
+                taken_due_at_s=func.coalesce(events.c.taken_due_at_s, events.c.due_at_s),
+                due_at_s=now_s + lease_s,
+            )
+        )
+
+        def transaction(connection: Connection) -> list[RowMapping]:
+            rows = list(connection.execute(due).mappings())
+            if rows:
+                connection.execute(lease, [{"taken_id": row["request_id"]} for row in rows])
+            return rows
+
+        return [_event(row) for row in await self._database.write(transaction)]
+
+    async def reschedule(self, event: QueuedEvent) -> None:
+        statement = (
+            update(events)
+            .where(events.c.request_id == event.request_id)
+            .values(
+                due_at_s=event.due_at_s,
+                taken_due_at_s=None,
+                attempts=event.attempts,
+                throttles=event.throttles,
+            )
+        )
+        await self._database.write(lambda connection: connection.execute(statement).close())
+
+    async def settle(self, request_id: str) -> None:
+        statement = delete(events).where(events.c.request_id == request_id).returning(events.c.size_bytes)
+        size_bytes = await self._database.write(
+            lambda connection: connection.execute(statement).scalar_one_or_none()
+        )
+        if size_bytes is not None:
+            self._account(-1, -size_bytes)
+
+    async def next_due_s(self) -> float | None:
+        return await self._database.read(
+            lambda connection: connection.execute(select(func.min(events.c.due_at_s))).scalar_one()
+        )
+
+    async def depth(self) -> tuple[int, int]:
+        return self._count, self._bytes
+
+    def _account(self, count: int, size_bytes: int) -> None:
+        # Counted here, since summing the table for every event would cost more the longer the queue is.
+        self._count += count
+        self._bytes += size_bytes
+
+
+def _depth(connection: Connection) -> tuple[int, int]:
+    row = connection.execute(select(func.count(), func.coalesce(func.sum(events.c.size_bytes), 0))).one()
+    return int(row[0]), int(row[1])
+
+
+def event_size_bytes(event: QueuedEvent) -> int:
+    """What an event counts against the queue's capacity."""
+    return len(event.payload) + len(event.client_context or "") + EVENT_OVERHEAD_BYTES
+
+
+def _row(event: QueuedEvent) -> dict[str, Any]:
+    return {
+        "request_id": event.request_id,
+        "account": event.key.account,
+        "region": event.key.region,
+        "name": event.key.name,
+        "qualifier": event.qualifier,
+        "payload": event.payload,
+        "accepted_at_s": event.accepted_at_s,
+        "due_at_s": event.due_at_s,
+        "taken_due_at_s": None,
+        "attempts": event.attempts,
+        "throttles": event.throttles,
+        "client_context": event.client_context,
+        "trace_id": event.trace_id,
+        "size_bytes": event_size_bytes(event),
+    }
+
+
+def _event(row: RowMapping) -> QueuedEvent:
+    return QueuedEvent(
+        request_id=row["request_id"],
+        key=FunctionKey(row["account"], row["region"], row["name"]),
+        qualifier=row["qualifier"],
+        payload=row["payload"],
+        accepted_at_s=row["accepted_at_s"],
+        due_at_s=row["due_at_s"],
+        attempts=row["attempts"],
+        throttles=row["throttles"],
+        client_context=row["client_context"],
+        trace_id=row["trace_id"],
+    )

@@ -1,0 +1,83 @@
+"""The tables as the code of today sees them. ``migrations`` is what makes them, from any earlier revision."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData()
+"""Tables of the metadata database."""
+
+queue_metadata = MetaData()
+"""Tables of the queue's own database (one writer a file)."""
+
+functions = Table(
+    "functions",
+    metadata,
+    Column("account", String(12), primary_key=True),
+    Column("region", String(32), primary_key=True),
+    Column("name", String(140), primary_key=True),
+    Column("created_at_s", Float, nullable=False),
+    Column("reserved_concurrency", Integer),
+    Column("tags", LargeBinary, nullable=False),
+)
+
+versions = Table(
+    "function_versions",
+    metadata,
+    Column("account", String(12), primary_key=True),
+    Column("region", String(32), primary_key=True),
+    Column("name", String(140), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("revision_id", String(36), nullable=False),
+    Column("code_sha256", String(44), nullable=False),
+    Column("code_size_bytes", BigInteger, nullable=False),
+    Column("settled", Integer, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("environment_sealed", LargeBinary),
+    ForeignKeyConstraint(
+        ["account", "region", "name"],
+        ["functions.account", "functions.region", "functions.name"],
+        ondelete="CASCADE",
+    ),
+    Index("function_versions_code", "code_sha256"),
+    Index("function_versions_settled", "settled"),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("access_key_id", String(128), primary_key=True),
+    Column("account", String(12), nullable=False),
+    Column("principal_arn", String(2048), nullable=False),
+    Column("secret_sealed", LargeBinary, nullable=False),
+    Column("created_at_s", Float, nullable=False),
+)
+
+events = Table(
+    "events",
+    queue_metadata,
+    Column("request_id", String(64), primary_key=True),
+    Column("account", String(12), nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("name", String(140), nullable=False),
+    Column("qualifier", String(128), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("accepted_at_s", Float, nullable=False),
+    Column("due_at_s", Float, nullable=False),
+    Column("taken_due_at_s", Float),
+    Column("attempts", Integer, nullable=False),
+    Column("throttles", Integer, nullable=False),
+    Column("client_context", String),
+    Column("trace_id", String),
+    Column("size_bytes", Integer, nullable=False),
+    Index("events_due", "due_at_s"),
+)
