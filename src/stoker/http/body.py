@@ -118,7 +118,7 @@ class BodyStream:
     # The consumer's side.
 
     async def read(self, limit_bytes: int) -> bytes:
-        """The whole body, at most ``limit_bytes`` (BodyTooLarge beyond, at once if the declared length says so)."""
+        """The whole body, at most ``limit_bytes``; BodyTooLarge beyond, at once if so declared."""
         if self.size_bytes is not None and self.size_bytes > limit_bytes:
             raise BodyTooLarge(limit_bytes)
         chunks: list[bytes] = []

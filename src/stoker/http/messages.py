@@ -21,8 +21,8 @@ def header_value(headers: Headers, name: bytes) -> bytes | None:
 class Request(msgspec.Struct, eq=False):
     """One request as it came: nothing is decoded, header names are lower-case and in the peer's order.
 
-    ``body`` is the whole body when it was small; a larger one is read from ``stream`` instead. ``trailers`` are
-    those of a chunked body that came whole (``stream.trailers`` otherwise).
+    ``body`` is the whole body when it was small; a larger one is read from ``stream`` instead.
+    ``trailers`` are those of a chunked body that came whole (``stream.trailers`` otherwise).
     """
 
     method: bytes
@@ -82,7 +82,8 @@ class Reply(Protocol):
     def send(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer at once. ``content-length``, ``date`` and ``connection`` are added.
 
-        Raises InvalidHeader for CR, LF or NUL, bad names and transfer-encoding, ReplyMisuse when already started.
+        Raises InvalidHeader for CR, LF or NUL, bad names and transfer-encoding; ReplyMisuse when
+        already started.
         """
         ...
 
@@ -107,7 +108,7 @@ class Reply(Protocol):
         ...
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once if the client vanishes before the reply is complete; at once if it already has."""
+        """Call ``callback`` once if the client vanishes before the reply is complete, or already has."""
         ...
 
 
