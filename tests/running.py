@@ -82,7 +82,12 @@ class RunningStoker:
         command += ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         self._wait_ready()
 
@@ -158,7 +163,7 @@ class RunningStoker:
         return answer
 
     def invoke(self, name: str, event: Any = None, **options: Any) -> Any:
-        """Invoke and decode the result; the whole answer is at ``.answer`` of the returned value's tuple."""
+        """Invoke and decode the result."""
         answer = self.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event or {}), **options)
         return json.loads(answer["Payload"].read() or b"null")
 
@@ -168,12 +173,17 @@ class RunningStoker:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"stoker ended with {self.process.returncode}:\n{self.tail()}")
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                with urllib.request.urlopen(f"{self.endpoint}/ready", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
+            if self._answers():
+                return
             time.sleep(0.05)
         raise AssertionError(f"stoker was not ready within {READY_WITHIN_S} s:\n{self.tail()}")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/ready", timeout=2) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError):
+            return False
 
     def tail(self) -> str:
         """The end of the service's own log."""

@@ -1,0 +1,70 @@
+"""Drives an HTTP endpoint with wrk (not Python), replaying one signed request inside its time window."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+SCRIPT = """
+wrk.method = "POST"
+wrk.body = %s
+wrk.headers = %s
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.stderr:write(string.format(
+    '{"requests":%%d,"duration_us":%%d,"errors":%%d,"p50_us":%%f,"p90_us":%%f,"p99_us":%%f,"p999_us":%%f,"mean_us":%%f}',
+    summary.requests, summary.duration,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9), latency.mean))
+end
+"""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """One run's outcome."""
+
+    requests: int
+    duration_us: int
+    errors: int
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    mean_us: float
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.duration_us * 1e6
+
+
+def find_wrk() -> str:
+    """The wrk program, installed with apt where root may."""
+    if shutil.which("wrk") is None:
+        subprocess.run(["apt-get", "install", "-y", "-qq", "wrk"], check=True, stdout=subprocess.DEVNULL)
+    found = shutil.which("wrk")
+    if found is None:
+        raise SystemExit("bench needs wrk: apt-get install wrk")
+    return found
+
+
+def drive(url: str, headers: dict[str, str], body: bytes, *, clients: int, seconds: float) -> Load:
+    """Keep ``clients`` connections busy for ``seconds``."""
+    table = "{" + ", ".join(f"[{lua(name)}] = {lua(value)}" for name, value in headers.items()) + "}"
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "request.lua"
+        script.write_text(SCRIPT % (lua(body.decode()), table))
+        done = subprocess.run(
+            [find_wrk(), "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "-s", str(script), url],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return msgspec.json.decode(done.stderr.strip().splitlines()[-1], type=Load)
+
+
+def lua(text: str) -> str:
+    """A Lua string literal; JSON's escapes of printable text are Lua's too."""
+    return json.dumps(text)

@@ -1,0 +1,68 @@
+"""The AWS CLI drives the whole life of a function."""
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.running import PYTHON_RUNTIME, ROLE, RunningStoker, python_zip
+
+AWS = Path(sys.executable).parent / "aws"
+
+
+def aws(stoker: RunningStoker, *arguments: str) -> str:
+    done = subprocess.run(
+        [str(AWS), *arguments, "--output", "json"],
+        env=stoker.client_environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_the_whole_life_of_a_function(stoker: RunningStoker, tmp_path: Path) -> None:
+    code, output = tmp_path / "code.zip", tmp_path / "output.json"
+    code.write_bytes(
+        python_zip("def lambda_handler(event, context):\n    print('hi')\n    return event['n'] + 1\n")
+    )
+    created = json.loads(
+        aws(
+            stoker,
+            *("lambda", "create-function", "--function-name", "by-cli", "--runtime", PYTHON_RUNTIME),
+            *("--role", ROLE, "--handler", "lambda_function.lambda_handler", "--zip-file", f"fileb://{code}"),
+        )
+    )
+    assert created["State"] == "Pending"
+    aws(stoker, "lambda", "wait", "function-active-v2", "--function-name", "by-cli")
+    answer = json.loads(
+        aws(
+            stoker,
+            *("lambda", "invoke", "--function-name", "by-cli", "--log-type", "Tail"),
+            *("--payload", '{"n": 41}', "--cli-binary-format", "raw-in-base64-out", str(output)),
+        )
+    )
+    assert answer["StatusCode"] == 200
+    assert json.loads(output.read_text()) == 42
+    log = base64.b64decode(answer["LogResult"]).decode()
+    assert "hi\n" in log
+    assert "REPORT RequestId:" in log
+    code.write_bytes(python_zip("def lambda_handler(event, context):\n    return 'new'\n"))
+    aws(
+        stoker, "lambda", "update-function-code", "--function-name", "by-cli", "--zip-file", f"fileb://{code}"
+    )
+    aws(stoker, "lambda", "wait", "function-updated-v2", "--function-name", "by-cli")
+    aws(stoker, "lambda", "invoke", "--function-name", "by-cli", str(output))
+    assert json.loads(output.read_text()) == "new"
+    time.sleep(1)
+    assert "REPORT" in aws(stoker, "logs", "tail", "/aws/lambda/by-cli")
+    aws(stoker, "lambda", "delete-function", "--function-name", "by-cli")
+    names = json.loads(aws(stoker, "lambda", "list-functions", "--query", "Functions[].FunctionName"))
+    assert "by-cli" not in names
