@@ -1,0 +1,220 @@
+"""The Lambda Runtime API (2018-06-01) of one sandbox, served through a listening socket handed over.
+
+Each request is answered synchronously from the state table; no task, no queue beyond one pending invocation.
+It never knows functions, timeouts or processes: those are its ``RuntimeEvents``' business.
+"""
+
+import asyncio
+import socket
+from collections import deque
+
+from stoker.core.errors import IllegalTransition
+from stoker.runtimeapi import answers
+from stoker.runtimeapi.connection import Connection, ParsedRequest
+from stoker.runtimeapi.limits import MAX_CONNECTIONS, REFUSED_BURST, REFUSED_PER_S
+from stoker.runtimeapi.records import RuntimeEvents, RuntimeInvocation
+from stoker.runtimeapi.states import Move, RuntimeStates, State, refusal
+
+_PREFIX = b"/2018-06-01/"
+_INVOCATION = b"/2018-06-01/runtime/invocation/"
+_NEXT = b"/2018-06-01/runtime/invocation/next"
+_INIT_ERROR = b"/2018-06-01/runtime/init/error"
+
+
+class RuntimeApi:
+    """One server for one sandbox. Not thread-safe: everything happens on the loop it was started on."""
+
+    def __init__(self, events: RuntimeEvents) -> None:
+        self._events = events
+        self._states = RuntimeStates()
+        self._connections: set[Connection] = set()
+        self._waiting: deque[Connection] = deque(maxlen=MAX_CONNECTIONS)
+        self._pending: RuntimeInvocation | None = None
+        self._rendered = b""
+        self._server: asyncio.Server | None = None
+        self._allowance = float(REFUSED_BURST)
+        self._allowance_at_s = 0.0
+
+    @property
+    def state(self) -> State:
+        """Where the runtime is."""
+        return self._states.state
+
+    async def start(self, listening_socket: socket.socket) -> None:
+        """Serve a socket that listens already; the server owns it from now on."""
+        loop = asyncio.get_running_loop()
+        listening_socket.setblocking(False)
+        self._server = await loop.create_server(lambda: Connection(self), sock=listening_socket)
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection; the runtime's waiting ``/next`` ends with it."""
+        if self._states.state is not State.DEAD:
+            self._states.apply(Move.CLOSE)
+        self._pending = None
+        self._rendered = b""
+        for connection in tuple(self._connections):
+            connection.close()
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.close()
+
+    def deliver(self, invocation: RuntimeInvocation) -> None:
+        """Hand an invocation to the runtime: at once if it waits, else with its next ``/next``.
+
+        Raises:
+            IllegalTransition: it has one already, or it is dead or failed to initialise.
+        """
+        state = self._states.state
+        if self._pending is not None or state not in (State.STARTED, State.READY, State.RESPONSE_SENT):
+            raise IllegalTransition(refusal(state, Move.DELIVER))
+        self._pending = invocation
+        if state is State.READY:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        while self._pending is not None and self._waiting:
+            connection = self._waiting.popleft()
+            if not connection.is_open:
+                continue
+            invocation, self._pending = self._pending, None
+            self._states.deliver(invocation.request_id)
+            self._rendered = answers.render_invocation(invocation)
+            connection.send(self._rendered)
+
+    # --- Requests: what a connection asks
+
+    def opened(self, connection: Connection) -> bool:
+        if self._states.state is State.DEAD or len(self._connections) >= MAX_CONNECTIONS:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
+        if connection in self._waiting:
+            self._waiting.remove(connection)
+        if not self._connections and self._states.state is not State.DEAD:
+            self._events.on_connection_lost()
+
+    def request(self, connection: Connection, request: ParsedRequest) -> bytes | None:
+        path = request.path
+        if request.method == b"POST":
+            if path.startswith(_INVOCATION):
+                return self._posted(connection, request, path[len(_INVOCATION) :])
+            if path == _INIT_ERROR:
+                return self._init_error(connection, request)
+        elif request.method == b"GET":
+            if path == _NEXT:
+                return self._next(connection)
+            if path == _PREFIX + b"ping":
+                return self._charged(connection, answers.PONG)
+        return self._charged(connection, answers.refuse(404, "NotFound", "404 page not found"))
+
+    def _next(self, connection: Connection) -> bytes | None:
+        state = self._states.state
+        if not self._states.allows(Move.NEXT):
+            return self._illegal(connection, Move.NEXT)
+        if state is State.RUNNING:
+            return self._charged(connection, self._rendered)
+        if state is State.READY and not self._spend(1.0):
+            connection.close()
+            return None
+        self._states.apply(Move.NEXT)
+        self._waiting.append(connection)
+        connection.awaiting = True
+        if state is not State.READY:
+            self._rendered = b""
+            self._events.on_ready()
+        # The callback may have delivered or closed already; hand over only what still waits.
+        if self._pending is not None and self._states.state is State.READY:
+            self._hand_over()
+        return None
+
+    def _posted(self, connection: Connection, request: ParsedRequest, rest: bytes) -> bytes:
+        request_id, _, verb = rest.partition(b"/")
+        move = {b"response": Move.RESPONSE, b"error": Move.ERROR}.get(verb)
+        if move is None:
+            return self._charged(connection, answers.refuse(404, "NotFound", "404 page not found"))
+        known = self._states.request_id
+        if known is None or request_id != known.encode():
+            return self._charged(connection, answers.INVALID_REQUEST_ID)
+        if not self._states.allows(move):
+            return self._illegal(connection, move)
+        self._states.apply(move)
+        if move is Move.RESPONSE:
+            return self._response(known, request)
+        return self._error(known, request)
+
+    def _response(self, request_id: str, request: ParsedRequest) -> bytes:
+        headers = request.headers
+        mode = headers.get(b"lambda-runtime-function-response-mode", b"")
+        if mode not in (b"", b"streaming"):
+            self._events.on_error(request_id, "Runtime.InvalidResponseModeHeader", b"")
+            return answers.INVALID_RESPONSE_MODE
+        if request.too_large:
+            self._events.on_error(
+                request_id, "Function.ResponseSizeTooLarge", answers.OVERSIZED_RESPONSE_BODY
+            )
+            return answers.TOO_LARGE
+        # A streamed response tells of a failure in the middle by trailers.
+        failed = headers.get(b"lambda-runtime-function-error-type") if mode else None
+        if failed is not None:
+            body = answers.trailer_error_body(headers.get(b"lambda-runtime-function-error-body", b""))
+            self._events.on_error(request_id, answers.valid_error_type(_text(failed)), body)
+            return answers.ACCEPTED
+        content_type = _text(headers.get(b"content-type", b"application/json"))
+        self._events.on_response(request_id, request.body, content_type)
+        return answers.ACCEPTED
+
+    def _error(self, request_id: str, request: ParsedRequest) -> bytes:
+        error_type = answers.valid_error_type(
+            _text(request.headers.get(b"lambda-runtime-function-error-type", b""))
+        )
+        if request.too_large:
+            self._events.on_error(
+                request_id, "Function.ResponseSizeTooLarge", answers.OVERSIZED_RESPONSE_BODY
+            )
+            return answers.TOO_LARGE
+        body = request.body
+        if request.headers.get(b"content-type") == answers.ERROR_WITH_CAUSE.encode():
+            body = answers.error_without_cause(body)
+        self._events.on_error(request_id, error_type, body)
+        return answers.ACCEPTED
+
+    def _init_error(self, connection: Connection, request: ParsedRequest) -> bytes:
+        if not self._states.allows(Move.INIT_ERROR):
+            return self._illegal(connection, Move.INIT_ERROR)
+        self._states.apply(Move.INIT_ERROR)
+        error_type = answers.valid_error_type(
+            _text(request.headers.get(b"lambda-runtime-function-error-type", b""))
+        )
+        body = answers.OVERSIZED_RESPONSE_BODY if request.too_large else request.body
+        self._events.on_init_error(error_type, body)
+        return answers.TOO_LARGE if request.too_large else answers.ACCEPTED
+
+    # --- what a hostile runtime may cost
+
+    def _illegal(self, connection: Connection, move: Move) -> bytes:
+        message = refusal(self._states.state, move)
+        return self._charged(connection, answers.refuse(403, "InvalidStateTransition", message))
+
+    def _charged(self, connection: Connection, answer: bytes) -> bytes:
+        if not self._spend(1.0):
+            connection.close()
+        return answer
+
+    def _spend(self, cost: float) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        self._allowance += (now_s - self._allowance_at_s) * REFUSED_PER_S
+        self._allowance = min(float(REFUSED_BURST), self._allowance)
+        self._allowance_at_s = now_s
+        if self._allowance < cost:
+            return False
+        self._allowance -= cost
+        return True
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
