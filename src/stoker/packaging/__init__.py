@@ -1,1 +1,1 @@
-"""Zip archives to code that can be mounted: checked, extracted once per CodeSha256 in an unprivileged helper process."""
+"""Zip archives to code that can be mounted: checked and unpacked once per CodeSha256 in a helper process."""

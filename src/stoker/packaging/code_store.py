@@ -1,0 +1,258 @@
+"""Code by CodeSha256 in a folder: the original zip, durable, and beside it the tree that sandboxes mount.
+
+``<hex>/original.zip`` and ``<hex>/task`` appear together by one rename. The tree is not synced to disk: it is
+trusted only within the boot that made it (``<hex>/boot``) and made again from the original after another.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from stoker.core.errors import ServiceError, invalid_parameter
+from stoker.packaging.archive import UNZIPPED_MAX_BYTES
+from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
+from stoker.packaging.protocol import Refused
+from stoker.services.code import CodeArtifact, CodeMissing
+
+HASHED_HERE_MAX_BYTES = 64 * 1024
+"""Archives up to this size are hashed in place (36 us) rather than in a packer."""
+
+ORIGINAL = "original.zip"
+TREE = "task"
+FACTS = "facts.json"
+BOOT = "boot"
+
+_TEMPORARY = ".new-"
+_TRASH = ".old-"
+
+_MESSAGES = {
+    "empty": "Uploaded file must be a non-empty zip",
+    "too_big": f"Unzipped size must be smaller than {UNZIPPED_MAX_BYTES} bytes",
+    "malformed": "Could not unzip uploaded file. Please check your file, then try to upload again.",
+}
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    """What was learnt when the code was admitted."""
+
+    size_bytes: int
+    unpacked_bytes: int
+
+
+class LocalCodeStore:
+    """The CodeStore port on a local folder."""
+
+    def __init__(
+        self, folder: Path, packers: PackerPool, *, boot_id: str, limit_bytes: int = UNZIPPED_MAX_BYTES
+    ) -> None:
+        self._folder = folder
+        self._packers = packers
+        self._boot_id = boot_id
+        self._limit_bytes = limit_bytes
+        self._making: dict[str, asyncio.Task[Path]] = {}
+        self._removing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Make the folder and remove what a killed process left half done."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(_remove_leftovers, self._folder)
+
+    async def close(self) -> None:
+        """Wait for removals under way."""
+        if self._removing:
+            await asyncio.wait(self._removing)
+
+    async def admit(self, archive: bytes | Path) -> CodeArtifact:
+        if isinstance(archive, bytes) and not archive:
+            raise invalid_parameter(_MESSAGES["empty"])
+        temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
+        try:
+            digest = await self._digest(archive, temporary)
+            known = self._known(digest)
+            if known is not None:
+                return known
+            await asyncio.to_thread(_stage, archive, temporary)
+            facts = await self._unpack(temporary)
+            await asyncio.to_thread(_write_facts, temporary, facts, self._boot_id)
+            self._publish(temporary, digest)
+        except PackersBusy as problem:
+            raise ServiceError(
+                "TooManyRequestsException", "Rate exceeded", fields={"Type": "User"}
+            ) from problem
+        finally:
+            if temporary.exists():
+                await asyncio.shield(asyncio.to_thread(_remove, temporary))
+        await asyncio.to_thread(_sync, self._folder)
+        return self._known(digest) or _artifact(digest, facts)
+
+    async def original(self, code_sha256: str) -> Path | None:
+        file = self._home(code_sha256) / ORIGINAL
+        return file if file.exists() else None
+
+    async def ready(self, code_sha256: str) -> Path:
+        home = self._home(code_sha256)
+        if self._is_ready(home):
+            return home / TREE
+        making = self._making.get(code_sha256)
+        if making is None:
+            making = asyncio.create_task(self._make_ready(home))
+            self._making[code_sha256] = making
+            making.add_done_callback(lambda _: self._making.pop(code_sha256, None))
+        return await asyncio.shield(making)
+
+    async def forget(self, code_sha256: str) -> None:
+        # The rename comes before the first await: from then on nobody finds the code here.
+        trash = self._folder / (_TRASH + secrets.token_hex(8))
+        try:
+            self._home(code_sha256).rename(trash)
+        except FileNotFoundError:
+            return
+        removing = asyncio.create_task(asyncio.to_thread(_remove, trash))
+        self._removing.add(removing)
+        removing.add_done_callback(self._removing.discard)
+
+    async def stored(self) -> list[str]:
+        return [_base64(name) for name in os.listdir(self._folder) if not name.startswith(".")]
+
+    def _home(self, code_sha256: str) -> Path:
+        return self._folder / base64.b64decode(code_sha256, validate=True).hex()
+
+    async def _digest(self, archive: bytes | Path, temporary: Path) -> str:
+        if isinstance(archive, bytes) and len(archive) <= HASHED_HERE_MAX_BYTES:
+            return hashlib.sha256(archive).hexdigest()
+        source = archive
+        if isinstance(archive, bytes):
+            await asyncio.to_thread(_stage, archive, temporary)
+            source = temporary / ORIGINAL
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return (await self._packers.hash(descriptor)).sha256
+        finally:
+            os.close(descriptor)
+
+    def _known(self, digest: str) -> CodeArtifact | None:
+        """Synchronous, so that nothing is forgotten between this answer and the caller's next step."""
+        home = self._folder / digest
+        try:
+            facts = msgspec.json.decode((home / FACTS).read_bytes(), type=_Facts)
+        except FileNotFoundError:
+            return None
+        return _artifact(digest, facts)
+
+    async def _unpack(self, home: Path) -> _Facts:
+        archive = os.open(home / ORIGINAL, os.O_RDONLY | os.O_CLOEXEC)
+        tree = os.open(home / TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            answer = await self._packers.unpack(archive, tree, self._limit_bytes)
+            if isinstance(answer, Refused):
+                raise invalid_parameter(_MESSAGES.get(answer.kind, _MESSAGES["malformed"]))
+            return _Facts(os.fstat(archive).st_size, answer.unpacked_bytes)
+        finally:
+            os.close(archive)
+            os.close(tree)
+
+    def _publish(self, temporary: Path, digest: str) -> None:
+        """The code appears whole; when another admission of the same archive was first, its copy stays."""
+        home = self._folder / digest
+        try:
+            temporary.rename(home)
+        except OSError:
+            if not (home / FACTS).exists():
+                raise
+
+    def _is_ready(self, home: Path) -> bool:
+        try:
+            return (home / BOOT).read_text() == self._boot_id
+        except FileNotFoundError:
+            return False
+
+    async def _make_ready(self, home: Path) -> Path:
+        if not (home / ORIGINAL).exists():
+            raise CodeMissing(home.name)
+        temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
+        try:
+            await asyncio.to_thread(_stage, home / ORIGINAL, temporary)
+            try:
+                await self._unpack(temporary)
+            except ServiceError as problem:
+                raise PackingFailed(f"{home.name} was admitted and is refused now") from problem
+            await asyncio.to_thread(_replace_tree, home, temporary, self._boot_id)
+        finally:
+            if temporary.exists():
+                await asyncio.shield(asyncio.to_thread(_remove, temporary))
+        return home / TREE
+
+
+def read_boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _artifact(digest: str, facts: _Facts) -> CodeArtifact:
+    return CodeArtifact(_base64(digest), facts.size_bytes, facts.unpacked_bytes)
+
+
+def _base64(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
+
+
+def _stage(archive: bytes | Path, temporary: Path) -> None:
+    """The original with an empty tree beside it, synced; nothing to do when it was staged already."""
+    if (temporary / ORIGINAL).exists():
+        return
+    (temporary / TREE).mkdir(parents=True, mode=0o755)
+    temporary.chmod(0o755)
+    original = temporary / ORIGINAL
+    with original.open("xb") as stream:
+        if isinstance(archive, bytes):
+            stream.write(archive)
+        else:
+            with archive.open("rb") as source:
+                shutil.copyfileobj(source, stream, 1024 * 1024)
+        stream.flush()
+        os.fsync(stream.fileno())
+    original.chmod(0o600)
+
+
+def _write_facts(home: Path, facts: _Facts, boot_id: str) -> None:
+    with (home / FACTS).open("xb") as stream:
+        stream.write(msgspec.json.encode(facts))
+        stream.flush()
+        os.fsync(stream.fileno())
+    (home / BOOT).write_text(boot_id)
+    _sync(home)
+
+
+def _replace_tree(home: Path, temporary: Path, boot_id: str) -> None:
+    old = temporary / "old"
+    (home / BOOT).unlink(missing_ok=True)
+    if (home / TREE).exists():
+        (home / TREE).rename(old)
+    (temporary / TREE).rename(home / TREE)
+    mark = temporary / BOOT
+    mark.write_text(boot_id)
+    mark.rename(home / BOOT)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.name.startswith((_TEMPORARY, _TRASH)):
+            _remove(entry)

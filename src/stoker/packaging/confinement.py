@@ -1,0 +1,57 @@
+"""What a packer gives up before it reads a byte of an archive. Runs in the packer, single-threaded, once."""
+
+import ctypes
+import os
+import resource
+
+MEMORY_MAX_BYTES = 1024**3
+"""Address space: Python, zlib and the directory of the largest allowed archive."""
+
+FILE_MAX_BYTES = 320 * 1024**2
+DESCRIPTORS_MAX = 64
+CPU_S_PER_JOB = 60
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine() -> list[str]:
+    """Drop what packing does not need; returns the names of what this host could not give.
+
+    Limits are always set. A network namespace of its own needs user namespaces.
+    """
+    missing: list[str] = []
+    if _libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        missing.append("network namespace")
+    for limit, value in (
+        (resource.RLIMIT_AS, MEMORY_MAX_BYTES),
+        (resource.RLIMIT_FSIZE, FILE_MAX_BYTES),
+        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+    ):
+        _lower(limit, value)
+    os.umask(0o077)
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        missing.append("no-new-privileges")
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    return missing
+
+
+def allow_cpu_for_a_job() -> None:
+    """Give this job CPU_S_PER_JOB seconds by moving the soft limit; over it the kernel ends the packer."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used_s = int(usage.ru_utime + usage.ru_stime)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (used_s + CPU_S_PER_JOB, hard))
+
+
+def _lower(limit: int, value: int) -> None:
+    _, hard = resource.getrlimit(limit)
+    ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(limit, (ceiling, ceiling))

@@ -1,0 +1,55 @@
+"""What service and packer say to each other: one message a datagram on a SOCK_SEQPACKET pair, fds alongside.
+
+The packer has read hostile input, so its answers are small fixed records, decoded strictly.
+"""
+
+import msgspec
+
+MESSAGE_MAX_BYTES = 4096
+
+
+class Hash(msgspec.Struct, frozen=True, tag=True):
+    """Hash the archive (one descriptor)."""
+
+
+class Unpack(msgspec.Struct, frozen=True, tag=True):
+    """Check the archive and unpack it (two descriptors: archive, empty directory)."""
+
+    limit_bytes: int
+
+
+class Hashed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Hexadecimal SHA-256 and size of the archive."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Unpacked(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Everything is in the directory."""
+
+    unpacked_bytes: int
+    members: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The archive is not acceptable; ``kind`` as in ArchiveRefused."""
+
+    kind: str
+    why: str
+
+
+class Broke(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The host, not the archive, failed."""
+
+    why: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The packer has confined itself and waits; ``missing`` names what the host does not offer."""
+
+    missing: list[str]
+
+
+Request = Hash | Unpack
+Answer = Hashed | Unpacked | Refused | Broke | Ready
