@@ -16,6 +16,7 @@ from stoker.app.native import native_directory
 from stoker.core.configuration import Settings
 
 SECRET_SETTINGS = frozenset({"secret_access_key"})
+"""Given by file or variable only: a command line is readable by every user of the host."""
 
 
 def run_directory(settings: Settings) -> Path:

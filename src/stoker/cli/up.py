@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from stoker.app.configuration import load_settings
-from stoker.app.launch import start_supervised
+from stoker.app.launch import SECRET_SETTINGS, start_supervised
 from stoker.core.configuration import Settings
 
 
@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
         file: Path | None = flags.pop("config", None)
         start_supervised(load_settings(file=file, environment=os.environ, flags=flags))
 
-    parameters = [_config_flag(), *(_flag(field) for field in msgspec.structs.fields(Settings))]
+    shown = [field for field in msgspec.structs.fields(Settings) if field.name not in SECRET_SETTINGS]
+    parameters = [_config_flag(), *(_flag(field) for field in shown)]
     setattr(up, "__signature__", inspect.Signature(parameters))  # noqa: B010
     up.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command("up", help="Start Stoker on this host and serve until Ctrl-C.")(up)
