@@ -167,7 +167,7 @@ class ServerConnection(RequestReader):
             tail = CLOSE
         held_bytes = len(request.body)
         reply = ServerReply(self, tail, request.method == b"HEAD", self._old_peer, request.stream, held_bytes)
-        if self._current is None and not self._backlog:
+        if self._current is None and not (self._backlog and (self._queue or self.write_blocked)):
             self._dispatch(request, reply)
         else:
             self._enqueue(request, reply)
@@ -243,9 +243,7 @@ class ServerConnection(RequestReader):
         self._report("reading an HTTP request failed", error)
 
     def _report(self, message: str, error: BaseException) -> None:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": message, "exception": error, "protocol": self}
-        )
+        self.shared.report(message, error)
 
     # BodySource.
 

@@ -13,6 +13,7 @@ from stoker.http.connection import ServerConnection
 from stoker.http.limits import LISTEN_BACKLOG, ServerLimits
 from stoker.http.messages import Handler
 from stoker.http.state import (
+    ErrorReport,
     ServerErrorBody,
     ServerState,
     ServerStatistics,
@@ -21,6 +22,7 @@ from stoker.http.state import (
 )
 
 __all__ = [
+    "ErrorReport",
     "Handler",
     "HttpServer",
     "ServerErrorBody",
@@ -35,7 +37,8 @@ class HttpServer:
     """One handler behind any number of listening sockets, all on the running loop.
 
     ``error_body`` shapes the answers that the server gives by itself (400, 408, 413, 414, 417, 431, 500, 501,
-    503, 505); ``streams_body`` decides at the end of the headers whether a body is streamed although small.
+    503, 505); ``streams_body`` decides at the end of the headers whether a body is streamed although small;
+    ``report`` is told of handlers that raise (by default the loop's exception handler).
     """
 
     def __init__(
@@ -46,10 +49,11 @@ class HttpServer:
         error_body: ServerErrorBody = default_error_body,
         streams_body: StreamsBody | None = None,
         clock: Clock | None = None,
+        report: ErrorReport | None = None,
     ) -> None:
         limits = limits or ServerLimits()
         self._limits = limits
-        self._state = ServerState(handler, limits, clock or SystemClock(), error_body, streams_body)
+        self._state = ServerState(handler, limits, clock or SystemClock(), error_body, streams_body, report)
         self._listeners: list[asyncio.Server] = []
         self._unix_paths: list[tuple[Path, int]] = []
         self._sweeper: asyncio.TimerHandle | None = None

@@ -22,6 +22,9 @@ ServerErrorBody = Callable[[int, str], tuple[Headers, bytes]]
 StreamsBody = Callable[[Request], bool]
 """Asked when the headers of a request with a body are complete: True streams the body whatever its size."""
 
+ErrorReport = Callable[[str, BaseException], None]
+"""Told of exceptions that handlers and callbacks let through: (what failed, the exception)."""
+
 # How a response ends its head: indexes into ``ServerState.tails``.
 KEEP, CLOSE, KEEP_1_0 = 0, 1, 2
 _ENDINGS = (b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", b"\r\nconnection: keep-alive\r\n\r\n")
@@ -40,6 +43,10 @@ def default_error_body(status: int, reason: str) -> tuple[Headers, bytes]:
     return [(b"content-type", b"text/plain; charset=utf-8")], f"{reason}\n".encode()
 
 
+def _report_to_loop(message: str, error: BaseException) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+
+
 class ServerState:
     """Mutable on purpose and touched by every request: plain slots, no methods on the hot path."""
 
@@ -54,6 +61,7 @@ class ServerState:
         "handler",
         "limits",
         "now_s",
+        "report",
         "streams_body",
         "tails",
     )
@@ -65,7 +73,9 @@ class ServerState:
         clock: Clock,
         error_body: ServerErrorBody = default_error_body,
         streams_body: StreamsBody | None = None,
+        report: ErrorReport | None = None,
     ) -> None:
+        self.report = report or _report_to_loop
         self.handler = handler
         self.limits = limits
         self.clock = clock
