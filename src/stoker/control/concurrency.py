@@ -1,0 +1,70 @@
+"""Reserved concurrency of functions, within what the account must leave unreserved."""
+
+from stoker.control.lookup import Target, target
+from stoker.control.messages import function_not_found
+from stoker.control.ports import Ports
+from stoker.core.errors import ServiceError, invalid_parameter
+from stoker.services.context import RequestContext
+from stoker.services.functions import FunctionMissing, ReservationRefused
+from stoker.services.lambda_types import (
+    Concurrency,
+    DeleteFunctionConcurrencyRequest,
+    GetFunctionConcurrencyRequest,
+    GetFunctionConcurrencyResponse,
+    PutFunctionConcurrencyRequest,
+)
+
+UNRESERVED_MIN = 100
+"""Invocations at one time that an account keeps for functions without a reservation."""
+
+
+class FunctionConcurrency:
+    """Handlers of the function concurrency operations."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def put(self, context: RequestContext, request: PutFunctionConcurrencyRequest) -> Concurrency:
+        found = _unqualified(context, request.function_name, "PutFunctionConcurrency")
+        value = request.reserved_concurrent_executions
+        # Nothing reserved takes nothing from the others, so it is always possible.
+        total_max = max(self._ports.account_concurrency - UNRESERVED_MIN, 0) if value else None
+        try:
+            await self._ports.metadata.set_reserved_concurrency(found.key, value, total_max=total_max)
+        except FunctionMissing as problem:
+            raise function_not_found(found.arn) from problem
+        except ReservationRefused as problem:
+            raise ServiceError(
+                "InvalidParameterValueException",
+                "Specified ReservedConcurrentExecutions for function decreases account's "
+                f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MIN}].",
+            ) from problem
+        self._ports.invalidation.publish(found.key)
+        return Concurrency(reserved_concurrent_executions=value)
+
+    async def get(
+        self, context: RequestContext, request: GetFunctionConcurrencyRequest
+    ) -> GetFunctionConcurrencyResponse:
+        found = _unqualified(context, request.function_name, "GetFunctionConcurrency")
+        function = await self._ports.metadata.function(found.key)
+        if function is None:
+            raise function_not_found(found.arn)
+        return GetFunctionConcurrencyResponse(reserved_concurrent_executions=function.reserved_concurrency)
+
+    async def delete(self, context: RequestContext, request: DeleteFunctionConcurrencyRequest) -> None:
+        found = _unqualified(context, request.function_name, "DeleteFunctionConcurrency")
+        try:
+            await self._ports.metadata.set_reserved_concurrency(found.key, None)
+        except FunctionMissing as problem:
+            raise function_not_found(found.arn) from problem
+        self._ports.invalidation.publish(found.key)
+
+
+def _unqualified(context: RequestContext, name: str, operation: str) -> Target:
+    found = target(context, name, operation)
+    if found.qualifier is not None:
+        raise invalid_parameter(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this "
+            "operation. Please specify either a function name or an unqualified function ARN."
+        )
+    return found

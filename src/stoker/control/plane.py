@@ -1,0 +1,61 @@
+"""The control plane as one object: which operation is served by which handler."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stoker.control.accounts import Accounts
+from stoker.control.concurrency import FunctionConcurrency
+from stoker.control.functions import Functions
+from stoker.control.holds import CodeHolds
+from stoker.control.locations import located_code
+from stoker.control.ports import Ports
+from stoker.control.settling import Settling
+from stoker.control.tags import Tags
+from stoker.services.context import OperationHandler
+
+
+class ControlPlane:
+    """Built from ports; ``start`` before the first request, ``close`` after the last."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._holds = CodeHolds(ports.metadata, ports.code)
+        self._settling = Settling(ports)
+        self._functions = Functions(ports, self._holds, self._settling)
+        self._concurrency = FunctionConcurrency(ports)
+        self._accounts = Accounts(ports)
+        self._tags = Tags(ports)
+
+    async def start(self) -> None:
+        """Bring to an end what a killed process left under way, and delete code that nothing names."""
+        await self._settling.resume()
+        await self._holds.sweep()
+
+    async def close(self) -> None:
+        """Wait for creations and updates under way."""
+        await self._settling.drained()
+
+    def operations(self) -> Mapping[str, OperationHandler]:
+        """Every operation that is served here, by its name in the API's model."""
+        functions, concurrency, tags = self._functions, self._concurrency, self._tags
+        return {
+            "CreateFunction": functions.create,
+            "GetFunction": functions.get,
+            "GetFunctionConfiguration": functions.get_configuration,
+            "ListFunctions": functions.list,
+            "UpdateFunctionCode": functions.update_code,
+            "UpdateFunctionConfiguration": functions.update_configuration,
+            "DeleteFunction": functions.delete,
+            "PutFunctionConcurrency": concurrency.put,
+            "GetFunctionConcurrency": concurrency.get,
+            "DeleteFunctionConcurrency": concurrency.delete,
+            "GetAccountSettings": self._accounts.settings,
+            "ListTags": tags.list,
+            "TagResource": tags.tag,
+            "UntagResource": tags.untag,
+        }
+
+    async def code_download(self, path: str, query: Mapping[str, str]) -> Path | None:
+        """The zip behind a URL that GetFunction gave; None when it is forged or expired, or the code gone."""
+        code_sha256 = located_code(path, query, self._ports.clock.now_s(), self._ports.location_key)
+        return None if code_sha256 is None else await self._ports.code.original(code_sha256)

@@ -1,0 +1,28 @@
+"""Everything the control plane is built from, handed in by whoever wires it."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from stoker.core.clock import Clock
+from stoker.services.code import CodeStore
+from stoker.services.functions import FunctionMetadata, Invalidation
+from stoker.services.objects import ObjectSource
+from stoker.services.runtime_support import RuntimeSupport
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """The rooms and cellars the control plane talks to, and what it may not take from anywhere else."""
+
+    metadata: FunctionMetadata
+    code: CodeStore
+    objects: ObjectSource
+    invalidation: Invalidation
+    runtimes: RuntimeSupport
+    clock: Clock
+    new_id: Callable[[], str]
+    """A fresh UUID as text."""
+    location_key: bytes
+    """Signs the URLs that GetFunction hands out."""
+    account_concurrency: int = 1000
+    code_storage_max_bytes: int = 300 * 1024**3

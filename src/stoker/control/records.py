@@ -1,0 +1,172 @@
+"""From a checked request to the stored version: defaults, merging, what is another deployment. Pure."""
+
+import datetime
+from typing import Any
+
+import msgspec
+
+from stoker.core.errors import invalid_parameter
+from stoker.services.code import CodeArtifact
+from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
+from stoker.services.lambda_types import (
+    CreateFunctionRequest,
+    LoggingConfig,
+    UpdateFunctionConfigurationRequest,
+)
+
+CREATING = Status(value="Pending", reason="The function is being created.", reason_code="Creating")
+ACTIVE = Status(value="Active")
+UPDATING = Status(value="InProgress", reason="The function is being created.", reason_code="Creating")
+SUCCESSFUL = Status(value="Successful")
+
+_DESCRIPTIVE = ("description", "revision_id", "last_modified", "state", "last_update", "deployment_id")
+"""Members whose change leaves running sandboxes as they are."""
+
+
+def shown_time(now_s: float) -> str:
+    """LastModified as Lambda writes it: ``2026-01-31T12:00:00.000+0000``."""
+    moment = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"
+
+
+def created_version(
+    key: FunctionKey,
+    request: CreateFunctionRequest,
+    code: CodeArtifact,
+    *,
+    revision_id: str,
+    deployment_id: str,
+    now_s: float,
+) -> FunctionVersion:
+    """$LATEST of a new function, Pending, with Lambda's defaults where the request is silent."""
+    return FunctionVersion(
+        key=key,
+        deployment_id=deployment_id,
+        revision_id=revision_id,
+        last_modified=shown_time(now_s),
+        role=request.role,
+        runtime=request.runtime,
+        handler=request.handler,
+        description=request.description or "",
+        timeout_s=request.timeout or 3,
+        memory_mb=request.memory_size or 128,
+        tmp_mb=request.ephemeral_storage.size if request.ephemeral_storage else 512,
+        architecture=request.architectures[0] if request.architectures else "x86_64",
+        environment=request.environment.variables if request.environment else None,
+        code_sha256=code.code_sha256,
+        code_size_bytes=code.size_bytes,
+        logging=merged_logging(LogSettings(log_group=f"/aws/lambda/{key.name}"), request.logging_config),
+        state=CREATING,
+        stored_only=_stored_only({}, request),
+    )
+
+
+def configured_version(
+    stored: FunctionVersion, request: UpdateFunctionConfigurationRequest
+) -> FunctionVersion:
+    """The version with the members that the request names replaced; state and revision untouched."""
+    changes: dict[str, Any] = {
+        "role": request.role,
+        "runtime": request.runtime,
+        "handler": request.handler,
+        "description": request.description,
+        "timeout_s": request.timeout,
+        "memory_mb": request.memory_size,
+        "tmp_mb": request.ephemeral_storage.size if request.ephemeral_storage else None,
+        "environment": (request.environment.variables or {}) if request.environment else None,
+        "logging": merged_logging(stored.logging, request.logging_config),
+        "stored_only": _stored_only(stored.stored_only, request),
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    return msgspec.structs.replace(stored, **given)
+
+
+def coded_version(
+    stored: FunctionVersion, code: CodeArtifact, architectures: tuple[str, ...] | None
+) -> FunctionVersion:
+    """The version with other code."""
+    return msgspec.structs.replace(
+        stored,
+        code_sha256=code.code_sha256,
+        code_size_bytes=code.size_bytes,
+        architecture=architectures[0] if architectures else stored.architecture,
+    )
+
+
+def updating(
+    stored: FunctionVersion,
+    changed: FunctionVersion,
+    *,
+    revision_id: str,
+    deployment_id: str,
+    now_s: float,
+) -> FunctionVersion:
+    """``changed`` as an update under way; another deployment only if sandboxes would notice the change."""
+    return msgspec.structs.replace(
+        changed,
+        revision_id=revision_id,
+        deployment_id=stored.deployment_id if _runs_alike(stored, changed) else deployment_id,
+        last_modified=shown_time(now_s),
+        last_update=UPDATING,
+    )
+
+
+def settled(version: FunctionVersion, revision_id: str) -> FunctionVersion:
+    """The version once its code is ready."""
+    return msgspec.structs.replace(version, revision_id=revision_id, state=ACTIVE, last_update=SUCCESSFUL)
+
+
+def failed(version: FunctionVersion, revision_id: str, reason: str) -> FunctionVersion:
+    """The version when its code could not be made ready: a creation or an update that failed."""
+    status = Status(value="Failed", reason=reason, reason_code="InternalError")
+    if version.state == CREATING:
+        return msgspec.structs.replace(version, revision_id=revision_id, state=status, last_update=status)
+    return msgspec.structs.replace(version, revision_id=revision_id, last_update=status)
+
+
+def merged_logging(stored: LogSettings, given: LoggingConfig | None) -> LogSettings:
+    """LoggingConfig over what there was; JSON brings levels of INFO, Text takes levels away.
+
+    Raises:
+        ServiceError: a level with the format Text.
+    """
+    if given is None:
+        return stored
+    log_format = given.log_format or stored.log_format
+    log_group = given.log_group or stored.log_group
+    if log_format != "JSON":
+        if given.application_log_level or given.system_log_level:
+            raise invalid_parameter(
+                'LogLevel is not supported when LogFormat is set to "Text". Remove LogLevel from your '
+                'request or change the LogFormat to "JSON" and try again.'
+            )
+        return LogSettings(log_format=log_format, log_group=log_group)
+    return LogSettings(
+        log_format=log_format,
+        application_log_level=given.application_log_level or stored.application_log_level or "INFO",
+        system_log_level=given.system_log_level or stored.system_log_level or "INFO",
+        log_group=log_group,
+    )
+
+
+def _stored_only(
+    stored: dict[str, Any], request: CreateFunctionRequest | UpdateFunctionConfigurationRequest
+) -> dict[str, Any]:
+    kept = dict(stored)
+    if request.vpc_config is not None:
+        kept["VpcConfig"] = {
+            "SubnetIds": list(request.vpc_config.subnet_ids or ()),
+            "SecurityGroupIds": list(request.vpc_config.security_group_ids or ()),
+            "VpcId": "",
+            "Ipv6AllowedForDualStack": bool(request.vpc_config.ipv6_allowed_for_dual_stack),
+        }
+    if request.kms_key_arn is not None:
+        kept["KMSKeyArn"] = request.kms_key_arn
+    if request.tracing_config is not None and request.tracing_config.mode:
+        kept["TracingConfig"] = {"Mode": request.tracing_config.mode}
+    return kept
+
+
+def _runs_alike(one: FunctionVersion, other: FunctionVersion) -> bool:
+    same = {name: getattr(one, name) for name in _DESCRIPTIVE}
+    return msgspec.structs.replace(other, **same) == one

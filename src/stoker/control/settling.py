@@ -1,0 +1,59 @@
+"""Brings functions from Pending to Active and updates from InProgress to Successful, in the background."""
+
+import asyncio
+
+from stoker.control.ports import Ports
+from stoker.control.records import failed, settled
+from stoker.core.errors import StokerError
+from stoker.services.functions import FunctionMissing, FunctionVersion, RevisionMismatch
+
+ATTEMPTS = 5
+FIRST_WAIT_S = 0.2
+"""Doubled after each attempt to write the outcome; after the last, the next start takes it up."""
+
+
+class Settling:
+    """Owns the tasks; each ends with its version settled, failed, replaced or deleted."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, version: FunctionVersion) -> None:
+        """Settle a version that was just written."""
+        task = asyncio.create_task(self._settle(version))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def resume(self) -> None:
+        """Take up what a killed process left under way."""
+        for version in await self._ports.metadata.unsettled():
+            self.begin(version)
+
+    async def drained(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _settle(self, version: FunctionVersion) -> None:
+        revision_id = self._ports.new_id()
+        try:
+            await self._ports.code.ready(version.code_sha256)
+        except StokerError as problem:
+            outcome = failed(version, revision_id, f"The code could not be made ready: {problem}")
+        else:
+            outcome = settled(version, revision_id)
+        if await self._write(outcome, version.revision_id):
+            self._ports.invalidation.publish(version.key)
+
+    async def _write(self, outcome: FunctionVersion, expected_revision_id: str) -> bool:
+        for attempt in range(ATTEMPTS):
+            try:
+                await self._ports.metadata.replace_version(outcome, expected_revision_id)
+            except (FunctionMissing, RevisionMismatch):
+                return False
+            except StokerError:
+                await asyncio.sleep(FIRST_WAIT_S * 2**attempt)
+            else:
+                return True
+        return False

@@ -1,0 +1,90 @@
+"""From the stored version to what the API shows. Pure."""
+
+import hashlib
+from typing import TypeVar
+
+import msgspec
+
+from stoker.services.functions import FunctionVersion
+from stoker.services.lambda_types import (
+    EnvironmentResponse,
+    EphemeralStorage,
+    FunctionConfiguration,
+    LoggingConfig,
+    RuntimeVersionConfig,
+    SnapStartResponse,
+    TracingConfigResponse,
+    VpcConfigResponse,
+)
+
+Shape = TypeVar("Shape")
+
+
+def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> FunctionConfiguration:
+    """The version with every member that Lambda shows; ``arn`` where the caller qualified it differently."""
+    update = version.last_update
+    return FunctionConfiguration(
+        function_name=version.key.name,
+        function_arn=arn or version.arn,
+        runtime=version.runtime,
+        role=version.role,
+        handler=version.handler,
+        code_size=version.code_size_bytes,
+        description=version.description,
+        timeout=version.timeout_s,
+        memory_size=version.memory_mb,
+        last_modified=version.last_modified,
+        code_sha256=version.code_sha256,
+        version=version.version,
+        vpc_config=_stored(version, "VpcConfig", VpcConfigResponse),
+        environment=None
+        if version.environment is None
+        else EnvironmentResponse(variables=version.environment),
+        kms_key_arn=version.stored_only.get("KMSKeyArn"),
+        tracing_config=_stored(version, "TracingConfig", TracingConfigResponse)
+        or TracingConfigResponse(mode="PassThrough"),
+        revision_id=version.revision_id,
+        state=version.state.value,
+        state_reason=version.state.reason,
+        state_reason_code=version.state.reason_code,
+        last_update_status=update.value if update else None,
+        last_update_status_reason=update.reason if update else None,
+        last_update_status_reason_code=update.reason_code if update else None,
+        package_type=version.package_type,
+        architectures=(version.architecture,),
+        ephemeral_storage=EphemeralStorage(size=version.tmp_mb),
+        snap_start=SnapStartResponse(apply_on="None", optimization_status="Off"),
+        runtime_version_config=_runtime_version(version),
+        logging_config=LoggingConfig(
+            log_format=version.logging.log_format,
+            application_log_level=version.logging.application_log_level,
+            system_log_level=version.logging.system_log_level,
+            log_group=version.logging.log_group,
+        ),
+    )
+
+
+def listed_configuration(version: FunctionVersion, *, qualified: bool) -> FunctionConfiguration:
+    """The version as ListFunctions shows it: without its states; qualified also for $LATEST when asked for ALL."""
+    return msgspec.structs.replace(
+        shown_configuration(version, arn=f"{version.key.arn}:{version.version}" if qualified else None),
+        state=None,
+        state_reason=None,
+        state_reason_code=None,
+        last_update_status=None,
+        last_update_status_reason=None,
+        last_update_status_reason_code=None,
+    )
+
+
+def _runtime_version(version: FunctionVersion) -> RuntimeVersionConfig | None:
+    """AWS shows a hash that names the runtime's build; here it names runtime and architecture."""
+    if version.runtime is None:
+        return None
+    digest = hashlib.sha256(f"{version.runtime} {version.architecture}".encode()).hexdigest()
+    return RuntimeVersionConfig(runtime_version_arn=f"arn:aws:lambda:{version.key.region}::runtime:{digest}")
+
+
+def _stored(version: FunctionVersion, member: str, shape: type[Shape]) -> Shape | None:
+    value = version.stored_only.get(member)
+    return None if value is None else msgspec.convert(value, shape)

@@ -1,0 +1,161 @@
+"""Checks that AWS makes beyond its model: mandatory members, environment size, limits, what is not built yet."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stoker.control.messages import constraint, not_implemented
+from stoker.core.errors import invalid_parameter
+from stoker.services.lambda_types import (
+    CreateFunctionRequest,
+    UpdateFunctionCodeRequest,
+    UpdateFunctionConfigurationRequest,
+)
+
+ENVIRONMENT_MAX_BYTES = 4096
+MEMORY_MAX_MB = 10_240
+TMP_MAX_MB = 10_240
+TIMEOUT_MAX_S = 900
+TAGS_MAX = 50
+
+ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
+
+RESERVED_KEYS = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+"""Set by the execution environment; the developer guide names them as reserved."""
+
+_ROLE = re.compile(ROLE_PATTERN, re.ASCII)
+
+_UNBUILT = {
+    "publish_to": "PublishTo",
+    "file_system_configs": "FileSystemConfigs",
+    "code_signing_config_arn": "CodeSigningConfigArn",
+    "image_config": "ImageConfig",
+    "tenancy_config": "TenancyConfig",
+    "capacity_provider_config": "CapacityProviderConfig",
+    "durable_config": "DurableConfig",
+    "runtime_config": "RuntimeConfig",
+    "accelerator_config": "AcceleratorConfig",
+    "layers": "Layers",
+}
+"""Members that would change how a function runs and that nothing here acts on yet; empty values are fine."""
+
+
+def check_create(request: CreateFunctionRequest) -> None:
+    """Everything about CreateFunction that needs neither store nor host.
+
+    Raises:
+        ServiceError: the first thing that AWS would refuse, or that is not built.
+    """
+    if request.package_type == "Image" or request.code.image_uri:
+        raise not_implemented("A function from a container image (PackageType Image)")
+    if not request.runtime or not request.handler:
+        raise invalid_parameter(
+            "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+        )
+    if request.publish:
+        raise not_implemented("Publishing versions (Publish)")
+    check_tags(request.tags or {})
+    _check_configuration(request)
+
+
+def check_configuration_update(request: UpdateFunctionConfigurationRequest) -> None:
+    """As ``check_create``, for UpdateFunctionConfiguration."""
+    _check_configuration(request)
+
+
+def check_code_update(request: UpdateFunctionCodeRequest) -> None:
+    """As ``check_create``, for UpdateFunctionCode of a zip function."""
+    if request.image_uri:
+        raise invalid_parameter(
+            "Please don't provide ImageUri when updating a function with packageType Zip."
+        )
+    if request.publish:
+        raise not_implemented("Publishing versions (Publish)")
+    if request.publish_to:
+        raise not_implemented("PublishTo")
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raises ServiceError when there are more than a resource may have."""
+    if len(tags) > TAGS_MAX:
+        raise invalid_parameter("Number of tags exceeds resource tag limit.")
+
+
+def check_environment(variables: Mapping[str, str]) -> None:
+    """Reserved names and the 4 KB limit, measured on compact JSON as AWS does.
+
+    Raises:
+        ServiceError: InvalidParameterValueException.
+    """
+    reserved = sorted(RESERVED_KEYS & variables.keys())
+    if reserved:
+        raise invalid_parameter(
+            "Lambda was unable to configure your environment variables because the environment variables you "
+            "have provided contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )
+    if any("\0" in value for value in variables.values()):
+        raise invalid_parameter("Environment variables must not hold NUL characters.")
+    measured = msgspec.json.encode(dict(variables))
+    if len(measured) > ENVIRONMENT_MAX_BYTES:
+        raise invalid_parameter(
+            "Lambda was unable to configure your environment variables because the environment variables you "
+            f"have provided exceeded the 4KB limit. String measured: {measured.decode()}"
+        )
+
+
+def _check_configuration(request: CreateFunctionRequest | UpdateFunctionConfigurationRequest) -> None:
+    _check_unbuilt(request)
+    if request.role is not None and not _ROLE.fullmatch(request.role):
+        rule = f"Member must satisfy regular expression pattern: {ROLE_PATTERN}"
+        raise constraint(request.role, "role", rule)
+    if request.timeout is not None and request.timeout > TIMEOUT_MAX_S:
+        rule = f"Member must have value less than or equal to {TIMEOUT_MAX_S}"
+        raise constraint(request.timeout, "timeout", rule)
+    _check_size(request.memory_size, "MemorySize", MEMORY_MAX_MB)
+    if request.ephemeral_storage is not None:
+        _check_size(request.ephemeral_storage.size, "EphemeralStorage", TMP_MAX_MB)
+    if request.environment is not None:
+        check_environment(request.environment.variables or {})
+
+
+def _check_size(value: int | None, member: str, maximum: int) -> None:
+    if value is not None and value > maximum:
+        raise invalid_parameter(
+            f"'{member}' value failed to satisfy constraint: "
+            f"Member must have value less than or equal to {maximum}"
+        )
+
+
+def _check_unbuilt(request: CreateFunctionRequest | UpdateFunctionConfigurationRequest) -> None:
+    given: dict[str, Any] = msgspec.structs.asdict(request)
+    for member, name in _UNBUILT.items():
+        if given.get(member):
+            raise not_implemented(name)
+    if request.dead_letter_config is not None and request.dead_letter_config.target_arn:
+        raise not_implemented("DeadLetterConfig")
+    if request.snap_start is not None and request.snap_start.apply_on == "PublishedVersions":
+        raise not_implemented("SnapStart for published versions")
