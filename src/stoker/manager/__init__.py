@@ -1,1 +1,1 @@
-"""The worker manager: which sandboxes are warm or busy, scaling, idle reclaim. Decisions are synchronous and pure."""
+"""The worker manager: which sandboxes are warm or busy, scaling, reclaim. Decisions are plain and pure."""

@@ -14,6 +14,7 @@ class QueuedEvent(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     key: FunctionKey
     qualifier: str
+    """As the caller gave it; empty for none."""
     payload: bytes
     accepted_at_s: float
     due_at_s: float

@@ -39,6 +39,10 @@ class WorkerUnavailable(StokerError):
     """The worker cannot make a sandbox now (no room, driver down); try another or later."""
 
 
+class RuntimeUnavailable(StokerError):
+    """No sandbox of this host can run the function's runtime; the message says what to install."""
+
+
 class StaleReference(StokerError):
     """The sandbox named is gone or was given to another; nothing was run."""
 

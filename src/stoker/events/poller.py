@@ -1,0 +1,175 @@
+"""The poller of the durable queue: takes what is due, has it run, and carries out what ``retries`` decides.
+Knows no function, sandbox or caller."""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from stoker.core.clock import Clock
+from stoker.events.retries import Decision, Drop, DropReason, Retry, RetryPolicy, decide, is_too_old
+from stoker.services.events import Attempt, AttemptOutcome, EventInvoker
+from stoker.services.queue import EventQueue, QueuedEvent
+
+CONCURRENCY_MAX = 100
+"""Events under way at one time, whoever's they are."""
+BATCH_MAX = 32
+LEASE_S = 1200.0
+"""Longer than the longest attempt: 900 s, after an Init of up to 130 s, and the wait for a sandbox."""
+IDLE_WAIT_MAX_S = 60.0
+FAILURE_WAIT_S = 1.0
+"""Before the queue is asked again after it failed."""
+
+_log = structlog.get_logger("stoker.events")
+
+
+class EventStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of events since the start."""
+
+    in_flight: int
+    succeeded: int
+    function_errors: int
+    throttled: int
+    unavailable: int
+    retried: int
+    dropped: dict[str, int]
+    """By the reason's AWS name."""
+
+
+class EventPoller:
+    """At least once: an event is settled after its attempt, so a crash in between runs it again."""
+
+    def __init__(
+        self,
+        queue: EventQueue,
+        invoker: EventInvoker,
+        clock: Clock,
+        *,
+        policy: RetryPolicy | None = None,
+        concurrency_max: int = CONCURRENCY_MAX,
+    ) -> None:
+        self._queue = queue
+        self._invoker = invoker
+        self._clock = clock
+        self._policy = policy or RetryPolicy()
+        self._concurrency_max = concurrency_max
+        self._running: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._outcomes = dict.fromkeys(AttemptOutcome, 0)
+        self._dropped = dict.fromkeys(DropReason, 0)
+        self._retried = 0
+
+    def start(self) -> None:
+        """Begin to take events."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop().create_task(self._poll())
+
+    def wake(self) -> None:
+        """An event was put on the queue: look now."""
+        self._wake.set()
+
+    def statistics(self) -> EventStatistics:
+        """Counts as of now."""
+        return EventStatistics(
+            in_flight=len(self._running),
+            succeeded=self._outcomes[AttemptOutcome.SUCCEEDED],
+            function_errors=self._outcomes[AttemptOutcome.FUNCTION_ERROR],
+            throttled=self._outcomes[AttemptOutcome.THROTTLED],
+            unavailable=self._outcomes[AttemptOutcome.UNAVAILABLE],
+            retried=self._retried,
+            dropped={reason.value: count for reason, count in self._dropped.items()},
+        )
+
+    async def close(self, grace_s: float) -> None:
+        """Take nothing more and give what runs ``grace_s``; what is cut off is on the queue still."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _poll(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                wait_s = await self._take()
+            except Exception as error:
+                _log.error("the event queue could not be read; trying again", reason=repr(error))
+                wait_s = FAILURE_WAIT_S
+            if wait_s > 0:
+                await self._wait(wait_s)
+
+    async def _take(self) -> float:
+        """Start what is due and fits; returns how long there is nothing to do, unless woken."""
+        free = min(BATCH_MAX, self._concurrency_max - len(self._running))
+        if free <= 0:
+            return IDLE_WAIT_MAX_S
+        now_s = self._clock.now_s()
+        events = await self._queue.take(now_s=now_s, limit=free, lease_s=LEASE_S)
+        for event in events:
+            task = asyncio.get_running_loop().create_task(self._attempt(event))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        if len(events) == free:
+            return 0.0
+        due_s = await self._queue.next_due_s()
+        if due_s is None:
+            return IDLE_WAIT_MAX_S
+        return min(IDLE_WAIT_MAX_S, max(0.0, due_s - self._clock.now_s()))
+
+    async def _wait(self, wait_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), wait_s)
+        except TimeoutError:
+            return
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if len(self._running) == self._concurrency_max - 1:
+            self._wake.set()
+
+    async def _attempt(self, event: QueuedEvent) -> None:
+        try:
+            decision = await self._run(event)
+            await self._carry_out(event, decision)
+        except Exception as error:
+            # The event is on the queue still and comes back when its lease ends.
+            _log.error(
+                "an event's outcome could not be written", request_id=event.request_id, reason=repr(error)
+            )
+
+    async def _run(self, event: QueuedEvent) -> Decision:
+        if is_too_old(event, self._clock.now_s(), self._policy):
+            return Drop(DropReason.EVENT_AGE_EXCEEDED)
+        try:
+            attempt = await self._invoker.run_event(event)
+        except Exception as error:
+            _log.error("an event could not be run", request_id=event.request_id, reason=repr(error))
+            attempt = Attempt(AttemptOutcome.UNAVAILABLE, repr(error))
+        self._outcomes[attempt.outcome] += 1
+        return decide(event, attempt, self._clock.now_s(), self._policy)
+
+    async def _carry_out(self, event: QueuedEvent, decision: Decision) -> None:
+        match decision:
+            case Retry():
+                self._retried += 1
+                await self._queue.reschedule(decision.event)
+                self._wake.set()
+                return
+            case Drop():
+                self._dropped[decision.reason] += 1
+                _log.warning(
+                    "an asynchronous event was dropped for good: dead-letter queues and failure destinations "
+                    "are not built yet",
+                    request_id=event.request_id,
+                    function=event.key.arn,
+                    reason=decision.reason.value,
+                    attempts=event.attempts,
+                )
+            case _:
+                pass
+        await self._queue.settle(event.request_id)

@@ -1,0 +1,216 @@
+"""The data plane's door: whose function, may they, is there room, run it. Never sees HTTP, SQL, sandboxes."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+
+import msgspec
+
+from stoker.core.arn import check_region
+from stoker.core.clock import Clock
+from stoker.core.errors import ServiceError, conflict, not_found, too_many_requests
+from stoker.frontend.admission import Admission, AdmissionStatistics
+from stoker.frontend.client_context import decode_client_context
+from stoker.frontend.metadata import FunctionDirectory, InvocableFunction
+from stoker.frontend.running import Runner
+from stoker.frontend.tracing import trace_header
+from stoker.services.authorisation import INVOKE_FUNCTION, Authoriser
+from stoker.services.context import RequestContext
+from stoker.services.events import Attempt, AttemptOutcome
+from stoker.services.functions import LATEST, FunctionKey, FunctionMetadata, FunctionVersion, Invalidation
+from stoker.services.invocation import Invocation, InvocationResult, InvokeRequest, InvokeResponse
+from stoker.services.manager import WorkerManager
+from stoker.services.queue import EventExists, EventQueue, QueuedEvent, QueueFull
+from stoker.services.worker import Worker
+
+PENDING_WAIT_S = 5.0
+"""How long an invocation waits for a function that is being created before it is refused."""
+
+_ACCEPTED = InvokeResponse(202)
+_DRY_RUN = InvokeResponse(204)
+
+
+class FrontendStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What the front end did since it started."""
+
+    admission: AdmissionStatistics
+    invocations: int
+    function_errors: int
+    events_accepted: int
+    abandoned: int
+    """Invocations under way whose caller went away."""
+
+
+class InvokeFrontend:
+    """The Frontend and EventInvoker ports over metadata, the worker manager and its workers."""
+
+    def __init__(
+        self,
+        *,
+        metadata: FunctionMetadata,
+        invalidation: Invalidation,
+        manager: WorkerManager,
+        workers: Mapping[str, Worker],
+        queue: EventQueue,
+        authoriser: Authoriser,
+        clock: Clock,
+        random: Random,
+        admission: Admission | None = None,
+    ) -> None:
+        self._manager = manager
+        self._queue = queue
+        self._authoriser = authoriser
+        self._clock = clock
+        self._random = random
+        self._admission = admission or Admission()
+        self._runner = Runner(manager, workers, self._admission)
+        self._directory = FunctionDirectory(metadata, invalidation, self._changed)
+        self._event_accepted: Callable[[], None] | None = None
+        self._invocations = 0
+        self._function_errors = 0
+        self._events_accepted = 0
+
+    async def invoke(self, context: RequestContext, request: InvokeRequest) -> InvokeResponse:
+        reference = request.function
+        check_region(reference, context.region)
+        key = FunctionKey(reference.account or context.account, context.region, reference.name)
+        self._authoriser.authorise(context, INVOKE_FUNCTION, key, reference.qualifier)
+        client_context = request.client_context
+        if client_context is not None:
+            client_context = decode_client_context(client_context)
+        function = self._directory.function_nowait(key)
+        if function is None or not function.active or reference.qualifier is not None:
+            function = await self._resolve(key, reference.qualifier)
+        if request.invocation_type == "RequestResponse":
+            arn = function.arn if reference.qualifier is None else f"{function.arn}:{reference.qualifier}"
+            trace_id = trace_header(request.trace_id, self._clock.now_s(), self._random)
+            invocation = Invocation(
+                context.request_id, request.payload, arn, trace_id, client_context, request.log_tail
+            )
+            return _response(function, await self._run(key, function, invocation))
+        if request.invocation_type == "DryRun":
+            return _DRY_RUN
+        await self._accept(context, request, key)
+        return _ACCEPTED
+
+    async def run_event(self, event: QueuedEvent) -> Attempt:
+        """Run an accepted event once. The caller was authorised when the event was accepted.
+
+        Cancelling the call leaves the invocation running, as for a synchronous caller.
+        """
+        try:
+            function = await self._resolve(event.key, event.qualifier or None)
+            if function.reserved_concurrency == 0:
+                return Attempt(AttemptOutcome.NO_CONCURRENCY)
+            arn = f"{function.arn}:{event.qualifier}" if event.qualifier else function.arn
+            trace_id = event.trace_id or trace_header(None, self._clock.now_s(), self._random)
+            invocation = Invocation(event.request_id, event.payload, arn, trace_id)
+            result = await self._run(event.key, function, invocation, event=True)
+        except ServiceError as error:
+            return Attempt(_outcome(error), str(error))
+        outcome = AttemptOutcome.FUNCTION_ERROR if result.function_error else AttemptOutcome.SUCCEEDED
+        return Attempt(outcome, "", result.payload, result.function_error)
+
+    def on_event_accepted(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after each event that was put on the queue."""
+        self._event_accepted = callback
+
+    def statistics(self) -> FrontendStatistics:
+        """Counts as of now."""
+        return FrontendStatistics(
+            admission=self._admission.statistics(),
+            invocations=self._invocations,
+            function_errors=self._function_errors,
+            events_accepted=self._events_accepted,
+            abandoned=self._runner.abandoned(),
+        )
+
+    async def close(self, grace_s: float) -> None:
+        """Stop reading changes, then wait for invocations whose caller went away, ``grace_s`` at most."""
+        await self._directory.close()
+        await self._runner.close(grace_s)
+
+    async def _run(
+        self, key: FunctionKey, function: InvocableFunction, invocation: Invocation, *, event: bool = False
+    ) -> InvocationResult:
+        total = self._directory.total_reserved_nowait((key.account, key.region))
+        if total is None:
+            total = await self._directory.total_reserved((key.account, key.region))
+        admitted = self._admission.enter(
+            key,
+            reserved=function.reserved_concurrency,
+            total_reserved=total,
+            event=event,
+            now_s=self._clock.monotonic_s(),
+        )
+        self._invocations += 1
+        result = await self._runner.run(function.version, invocation, admitted)
+        if result.function_error is not None:
+            self._function_errors += 1
+        return result
+
+    async def _resolve(self, key: FunctionKey, qualifier: str | None) -> InvocableFunction:
+        """The function that a qualifier names, ready to run; waits a little for one that is being created."""
+        if qualifier is not None and qualifier != LATEST:
+            raise not_found(f"Function not found: {key.arn}:{qualifier}")
+        deadline_s = self._clock.monotonic_s() + PENDING_WAIT_S
+        while True:
+            function = await self._directory.function(key)
+            if function is None:
+                arn = key.arn if qualifier is None else f"{key.arn}:{qualifier}"
+                raise not_found(f"Function not found: {arn}")
+            if function.active:
+                return function
+            state = function.version.state.value
+            left_s = deadline_s - self._clock.monotonic_s()
+            if state != "Pending" or left_s <= 0:
+                raise conflict(
+                    "The operation cannot be performed at this time. "
+                    f"The function is currently in the following state: {state}"
+                )
+            await self._directory.wait_changed(key, left_s)
+
+    async def _accept(self, context: RequestContext, request: InvokeRequest, key: FunctionKey) -> None:
+        """Put an event on the durable queue, without its client context: AWS passes none to events."""
+        now_s = self._clock.now_s()
+        event = QueuedEvent(
+            request_id=context.request_id,
+            key=key,
+            qualifier=request.function.qualifier or "",
+            payload=request.payload,
+            accepted_at_s=now_s,
+            due_at_s=now_s,
+            trace_id=trace_header(request.trace_id, now_s, self._random),
+        )
+        # Shielded: a caller who leaves must not take back a write that may be half done.
+        put = asyncio.ensure_future(self._put(event))
+        await asyncio.shield(put)
+
+    async def _put(self, event: QueuedEvent) -> None:
+        try:
+            await self._queue.put(event)
+        except EventExists:
+            return
+        except QueueFull as error:
+            raise too_many_requests("Rate Exceeded.", "CallerRateLimitExceeded") from error
+        self._events_accepted += 1
+        if self._event_accepted is not None:
+            self._event_accepted()
+
+    def _changed(self, key: FunctionKey, latest: FunctionVersion | None) -> None:
+        keep = None if latest is None else latest.deployment_id
+        self._manager.forget(key, keep_deployment_id=keep)
+
+
+def _response(function: InvocableFunction, result: InvocationResult) -> InvokeResponse:
+    return InvokeResponse(
+        200, result.payload, result.function_error, function.version.version, result.log_tail
+    )
+
+
+def _outcome(error: ServiceError) -> AttemptOutcome:
+    if error.code == "TooManyRequestsException":
+        return AttemptOutcome.THROTTLED
+    if error.code == "ResourceNotFoundException":
+        return AttemptOutcome.FUNCTION_GONE
+    return AttemptOutcome.UNAVAILABLE

@@ -1,0 +1,234 @@
+"""The worker manager of one process: carries out what the pool decides, over workers and a placement."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from stoker.core.clock import Clock
+from stoker.core.errors import ServiceError, StokerError, too_many_requests
+from stoker.manager.pool import Pool, PoolLimits, PoolStatistics, Ticket
+from stoker.manager.waiting import Waiter, Waiting
+from stoker.services.functions import FunctionKey, FunctionVersion
+from stoker.services.manager import Reservation
+from stoker.services.placement import Placement, PlacementRequest, WorkerSnapshot
+from stoker.services.worker import SandboxReference, Worker, WorkerUnavailable
+
+RECLAIM_INTERVAL_S = 1.0
+ROOM_WAIT_S = 3.0
+"""How long a new sandbox waits for room: longer than the longest shutdown phase (2 s), which frees it."""
+ROOM_POLL_FIRST_S = 0.005
+ROOM_POLL_MAX_S = 0.1
+EVICTION_INTERVAL_S = 0.5
+"""An evicted sandbox has this long to be gone before further ones are evicted for the same placement."""
+
+_log = structlog.get_logger("stoker.manager")
+
+
+class _NoLongerWanted(StokerError):
+    """Whoever waited for this sandbox was served by another."""
+
+
+class LocalWorkerManager:
+    """The WorkerManager port for workers that this process alone uses."""
+
+    def __init__(
+        self,
+        workers: Mapping[str, Worker],
+        placement: Placement,
+        clock: Clock,
+        *,
+        limits: PoolLimits | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        self._workers = workers
+        self._placement = placement
+        self._clock = clock
+        self._pool = pool or Pool(limits)
+        self._waiting = Waiting()
+        self._making: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        for worker in workers.values():
+            worker.on_sandbox_lost(self._lost)
+
+    def reserve(self, function: FunctionVersion) -> Reservation | None:
+        return self._pool.reserve(function.deployment_id, self._clock.monotonic_s())
+
+    async def place(self, function: FunctionVersion) -> Reservation:
+        """A sandbox that is made for the caller, or one given back meanwhile, whichever is there first.
+
+        Raises:
+            ServiceError: 429 over the scaling rate, 500 when no worker has room.
+            RuntimeUnavailable: no worker can run the function's runtime.
+        """
+        if self._closed:
+            raise ServiceError("ServiceException", "The service is shutting down.")
+        ticket = self._pool.plan(function, self._clock.monotonic_s())
+        if ticket is None:
+            raise too_many_requests("Rate Exceeded.", "FunctionInvocationRateLimitExceeded")
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(function.deployment_id, waiter)
+        self._spawn(self._make(ticket, function))
+        self._arm()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.release(waiter.result(), healthy=True)
+            raise
+        finally:
+            self._waiting.discard(function.deployment_id, waiter)
+
+    def release(self, reservation: Reservation, *, healthy: bool) -> None:
+        reference, now_s = reservation.sandbox, self._clock.monotonic_s()
+        if self._waiting and self._pass_on(reference, healthy=healthy, now_s=now_s):
+            return
+        released = self._pool.release(reference, healthy=healthy, now_s=now_s)
+        if released.idle is not None:
+            self._workers[reference.worker_id].idle(released.idle)
+        elif released.retire is not None:
+            self._retire([released.retire])
+
+    def forget(self, key: FunctionKey, *, keep_deployment_id: str | None) -> None:
+        self._retire(self._pool.forget(key, keep_deployment_id=keep_deployment_id))
+
+    def statistics(self) -> PoolStatistics:
+        """Counts as of now."""
+        return self._pool.statistics()
+
+    def waiting(self) -> int:
+        """Callers that wait for a sandbox."""
+        return len(self._waiting)
+
+    async def close(self, grace_s: float) -> None:
+        """Place nothing more; sandboxes in the making have ``grace_s``. The workers end them all."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._making:
+            _, late = await asyncio.wait(self._making, timeout=grace_s)
+            for task in late:
+                task.cancel()
+
+    async def _make(self, ticket: Ticket, function: FunctionVersion) -> None:
+        deployment_id = function.deployment_id
+        try:
+            reference = await self._create(function)
+        except BaseException as error:
+            self._pool.abandon(ticket)
+            self._waiting.made(deployment_id)
+            self._fail(deployment_id, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._waiting.made(deployment_id)
+        reservation = self._pool.adopt(ticket, function, reference, self._clock.monotonic_s())
+        waiter = self._waiting.pop(deployment_id)
+        if waiter is not None:
+            waiter.set_result(reservation)
+        else:
+            self.release(reservation, healthy=True)
+
+    async def _create(self, function: FunctionVersion) -> SandboxReference:
+        """Ask workers until one makes the sandbox; make room where there is none; give up after a while."""
+        request = PlacementRequest(function.memory_mb, function.architecture)
+        deadline_s = self._clock.monotonic_s() + ROOM_WAIT_S
+        evict_at_s, pause_s = 0.0, ROOM_POLL_FIRST_S
+        refused: dict[str, WorkerUnavailable] = {}
+        while True:
+            snapshots = self._snapshots(function.key, refused)
+            worker_id = self._placement.choose(snapshots, request)
+            if worker_id is not None:
+                try:
+                    return await self._workers[worker_id].create(function)
+                except WorkerUnavailable as error:
+                    refused[worker_id] = error
+                    continue
+            now_s = self._clock.monotonic_s()
+            if not self._waiting.is_wanted(function.deployment_id):
+                raise _NoLongerWanted
+            if now_s >= deadline_s or self._closed:
+                raise _no_capacity(function, refused)
+            if now_s >= evict_at_s and (victims := self._pool.make_room(snapshots, function.memory_mb)):
+                self._retire(victims)
+                evict_at_s = now_s + EVICTION_INTERVAL_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, ROOM_POLL_MAX_S)
+            refused.clear()
+
+    def _snapshots(
+        self, key: FunctionKey, refused: Mapping[str, WorkerUnavailable]
+    ) -> tuple[WorkerSnapshot, ...]:
+        """Every worker as of now; one that has just refused counts as full."""
+        same = self._pool.sandboxes_by_worker(key)
+        snapshots: list[WorkerSnapshot] = []
+        for worker_id, worker in self._workers.items():
+            snapshot = worker.snapshot()
+            changes: dict[str, int] = {"same_function": same.get(worker_id, 0)}
+            if worker_id in refused:
+                changes["memory_reserved_mb"] = max(snapshot.memory_total_mb, snapshot.memory_reserved_mb)
+            snapshots.append(msgspec.structs.replace(snapshot, **changes))
+        return tuple(snapshots)
+
+    def _pass_on(self, reference: SandboxReference, *, healthy: bool, now_s: float) -> bool:
+        """Give a sandbox that comes back to a caller who waits for one of its deployment."""
+        deployment_id = self._pool.deployment_of(reference)
+        if deployment_id is None or not self._waiting.is_wanted(deployment_id):
+            return False
+        reservation = self._pool.hand_over(reference, healthy=healthy, now_s=now_s)
+        if reservation is None:
+            return False
+        waiter = self._waiting.pop(deployment_id)
+        if waiter is None:
+            # Every waiter was cancelled in this very turn of the loop: the sandbox goes idle after all.
+            released = self._pool.release(reservation.sandbox, healthy=True, now_s=now_s)
+            if released.idle is not None:
+                self._workers[reference.worker_id].idle(released.idle)
+            return True
+        waiter.set_result(reservation)
+        return True
+
+    def _fail(self, deployment_id: str, error: BaseException) -> None:
+        waiter = self._waiting.pop_surplus(deployment_id)
+        if waiter is not None:
+            if isinstance(error, asyncio.CancelledError):
+                error = ServiceError("ServiceException", "The service is shutting down.")
+            waiter.set_exception(error)
+        elif not isinstance(error, _NoLongerWanted | asyncio.CancelledError):
+            _log.warning("a sandbox that nobody waits for could not be made", reason=str(error))
+
+    def _retire(self, references: list[SandboxReference]) -> None:
+        for reference in references:
+            self._workers[reference.worker_id].retire(reference)
+
+    def _lost(self, reference: SandboxReference) -> None:
+        self._pool.lost(reference)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._making.add(task)
+        task.add_done_callback(self._making.discard)
+
+    def _arm(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(RECLAIM_INTERVAL_S, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._retire(self._pool.reclaim(self._clock.monotonic_s()))
+        if not self._pool.is_empty():
+            self._arm()
+
+
+def _no_capacity(function: FunctionVersion, refused: Mapping[str, WorkerUnavailable]) -> ServiceError:
+    """500 ServiceException, which every AWS SDK retries with back-off, as when a region lacks capacity."""
+    why = "; ".join(str(error) for error in refused.values())
+    return ServiceError(
+        "ServiceException",
+        f"No worker has room for {function.memory_mb} MB more. Running functions hold all of it; try again, "
+        f"or give Stoker more memory.{f' ({why})' if why else ''}",
+    )

@@ -1,0 +1,67 @@
+"""Callers that wait for a sandbox while theirs is being made. Pure bookkeeping over futures."""
+
+import asyncio
+from collections import deque
+
+from stoker.services.manager import Reservation
+
+Waiter = asyncio.Future[Reservation]
+
+
+class Waiting:
+    """Per deployment, callers in the order they came, and how many sandboxes are being made for them.
+
+    A caller adds one of each, so there are never more callers than sandboxes in the making: whoever came
+    first takes whatever sandbox is free first, a new one or one that was given back meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, deque[Waiter]] = {}
+        self._making: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
+
+    def __len__(self) -> int:
+        return sum(len(waiters) for waiters in self._waiters.values())
+
+    def add(self, deployment_id: str, waiter: Waiter) -> None:
+        """A caller waits, and one more sandbox is being made."""
+        self._waiters.setdefault(deployment_id, deque()).append(waiter)
+        self._making[deployment_id] = self._making.get(deployment_id, 0) + 1
+
+    def made(self, deployment_id: str) -> None:
+        """One sandbox less is in the making: it is there, or it failed."""
+        self._making[deployment_id] -= 1
+        if not self._making[deployment_id]:
+            del self._making[deployment_id]
+
+    def discard(self, deployment_id: str, waiter: Waiter) -> None:
+        """A caller gave up or was served."""
+        waiters = self._waiters.get(deployment_id)
+        if waiters is None:
+            return
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            del self._waiters[deployment_id]
+
+    def is_wanted(self, deployment_id: str) -> bool:
+        """Whether anyone still waits for a sandbox of this deployment."""
+        return deployment_id in self._waiters
+
+    def pop(self, deployment_id: str) -> Waiter | None:
+        """The caller to serve next, who no longer waits then."""
+        waiters = self._waiters.get(deployment_id)
+        waiter: Waiter | None = None
+        while waiters and waiter is None:
+            candidate = waiters.popleft()
+            waiter = None if candidate.done() else candidate
+        if waiters is not None and not waiters:
+            del self._waiters[deployment_id]
+        return waiter
+
+    def pop_surplus(self, deployment_id: str) -> Waiter | None:
+        """The caller to fail when there are more callers than sandboxes in the making."""
+        waiting = len(self._waiters.get(deployment_id, ()))
+        return self.pop(deployment_id) if waiting > self._making.get(deployment_id, 0) else None
