@@ -40,8 +40,9 @@ class Claim(msgspec.Struct, eq=False):
     signed_headers: bytes
     signature: bytes
     timestamp: bytes
+    path: bytes
     query: bytes
-    """Canonical."""
+    """Canonical; the path is as on the wire."""
     fields: Fields
     session_token: str | None = None
     payload_hash: bytes | None = None
@@ -72,21 +73,29 @@ def read_claim(request: Request) -> Claim:
         names = ", ".join(sorted(name.decode("latin-1") for name in repeated & _SINGLE))
         raise incomplete(f"Headers must not be sent more than once: {names}")
     authorization = fields.get(b"authorization")
-    query = request.query
-    presigned = b"X-Amz-Signature=" in query or b"X-Amz-Algorithm=" in query
+    path, query = split_target(request)
+    presigned = bool(query) and (b"X-Amz-Signature=" in query or b"X-Amz-Algorithm=" in query)
     if authorization is None:
         if presigned:
-            return _read_presigned(fields, query)
+            return _read_presigned(fields, path, query)
         raise ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
     if presigned:
         raise incomplete(
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter or the "
             "Authorization header should be specified"
         )
-    return _read_header(fields, query, authorization)
+    return _read_header(fields, path, query, authorization)
 
 
-def _read_header(fields: Fields, query: bytes, authorization: bytes) -> Claim:
+def split_target(request: Request) -> tuple[bytes, bytes]:
+    """Path and query as on the wire."""
+    if request.target.startswith(b"/"):
+        path, _, query = request.target.partition(b"?")
+        return path, query
+    return request.path, request.query
+
+
+def _read_header(fields: Fields, path: bytes, query: bytes, authorization: bytes) -> Claim:
     match = _AUTHORIZATION.fullmatch(authorization)
     if match is None:
         key, date, region, service, signed, signature = _read_loosely(authorization)
@@ -106,6 +115,7 @@ def _read_header(fields: Fields, query: bytes, authorization: bytes) -> Claim:
         signed,
         signature,
         timestamp,
+        path,
         canonical_query(split_query(query)) if query else b"",
         fields,
         token.decode("latin-1") if token is not None else None,
@@ -150,7 +160,7 @@ def _read_scope(credential: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return key, date, region, service
 
 
-def _read_presigned(fields: Fields, query: bytes) -> Claim:
+def _read_presigned(fields: Fields, path: bytes, query: bytes) -> Claim:
     pairs = split_query(query)
     parameters = _presigned_parameters(pairs)
     key, date, region, service = _read_scope(parameters[b"X-Amz-Credential"])
@@ -163,6 +173,7 @@ def _read_presigned(fields: Fields, query: bytes) -> Claim:
         parameters[b"X-Amz-SignedHeaders"],
         parameters[b"X-Amz-Signature"],
         parameters[b"X-Amz-Date"],
+        path,
         canonical_query(pairs, leave_out=b"X-Amz-Signature"),
         fields,
         token.decode("latin-1") if token is not None else None,

@@ -70,3 +70,12 @@ def canonical_value(value: bytes) -> bytes:
     if b"  " in value or b"\t" in value:
         return b" ".join(value.split())
     return value.strip(b" ")
+
+
+def canonical_headers(names: tuple[bytes, ...], fields: Fields) -> bytes:
+    """One line a header, in the order of ``names``, without a last line end."""
+    block = b"\n".join([name + b":" + fields[name] for name in names])
+    # Nearly always there is no white space to normalise, and one look at the whole is cheaper than many.
+    if b"  " in block or b"\t" in block or b" \n" in block or b": " in block or block.endswith(b" "):
+        return b"\n".join([name + b":" + canonical_value(fields[name]) for name in names])
+    return block

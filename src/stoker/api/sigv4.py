@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from stoker.api.authorization import Claim, incomplete, invalid_signature, read_claim, signed_names
-from stoker.api.canonical import canonical_path, canonical_value
+from stoker.api.canonical import canonical_headers, canonical_path
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
 from stoker.http.messages import Request
@@ -160,18 +160,14 @@ class Verifier:
 
 def _signature(opened: OpenClaim, request: Request, payload_hash: bytes) -> bytes:
     claim = opened.claim
-    fields = claim.fields
     signed = claim.signed_headers
-    canonical = b"\n".join(
-        (
-            request.method,
-            canonical_path(request.path),
-            claim.query,
-            *[name + b":" + canonical_value(fields[name]) for name in signed_names(signed)],
-            b"",
-            signed,
-            payload_hash,
-        )
+    canonical = b"%b\n%b\n%b\n%b\n\n%b\n%b" % (
+        request.method,
+        canonical_path(claim.path),
+        claim.query,
+        canonical_headers(signed_names(signed), claim.fields),
+        signed,
+        payload_hash,
     )
     to_sign = b"AWS4-HMAC-SHA256\n%b\n%b\n%b" % (
         opened.timestamp,
