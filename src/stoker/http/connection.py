@@ -8,7 +8,7 @@ from stoker.http.body import BodyStream
 from stoker.http.errors import BodyBroken, PeerVanished
 from stoker.http.limits import PARSE_SLICE_BYTES
 from stoker.http.messages import Request
-from stoker.http.reader import BODY, CLOSED, HEAD, IDLE, LAST, LINGER, Refused, RequestReader
+from stoker.http.reader import BODY, CLOSED, HEAD, LAST, LINGER, Refused, RequestReader
 from stoker.http.reply import DONE, GONE, NEW, ServerReply
 from stoker.http.state import CLOSE, KEEP, KEEP_1_0, ServerState
 from stoker.http.wire import CONTINUE
@@ -39,8 +39,8 @@ class ServerConnection(RequestReader):
         self._unfed: memoryview | None = None
         self._writable: asyncio.Future[None] | None = None
         self._served = False
-        self._unsent_bytes = 0
-        self._unsent_since_s = 0.0
+        self.unsent_bytes = 0
+        self.unsent_since_s = 0.0
 
     @property
     def busy(self) -> bool:
@@ -361,45 +361,6 @@ class ServerConnection(RequestReader):
                 self._close()
         elif self._current is not None:
             self._current.tail = CLOSE
-
-    def sweep(self, now_s: float) -> None:
-        """Act on deadlines; called every ``sweep_interval_s``."""
-        if self._write_stalled(now_s):
-            self.transport.abort()
-            return
-        limits = self.shared.limits
-        if self._phase == LINGER:
-            if now_s - self._since_s > limits.linger_timeout_s and not self._unsent_bytes:
-                self.transport.abort()
-        elif self._phase == BODY:
-            self._sweep_body(now_s - self._body_since_s > limits.body_idle_timeout_s)
-        elif self._current is None and not self._queue and self._phase < LAST:
-            patience_s = (
-                limits.keep_alive_timeout_s
-                if self._phase == IDLE and self._served
-                else limits.header_timeout_s
-            )
-            if now_s - self._since_s > patience_s:
-                if self._phase == HEAD:
-                    self._refuse(Refused(408, "The request headers took too long."))
-                else:
-                    self._close()
-
-    def _sweep_body(self, late: bool) -> None:
-        if not late or self._paused or self._continue_owed:
-            return
-        if self._stream is not None:
-            self._body_failed("The request body took too long.")
-        else:
-            self._refuse(Refused(408, "The request body took too long."))
-
-    def _write_stalled(self, now_s: float) -> bool:
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if not unsent_bytes or unsent_bytes != self._unsent_bytes:
-            self._unsent_bytes = unsent_bytes
-            self._unsent_since_s = now_s
-            return False
-        return now_s - self._unsent_since_s > self.shared.limits.write_idle_timeout_s
 
 
 def _peer_name(transport: asyncio.BaseTransport) -> str:

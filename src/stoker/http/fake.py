@@ -58,7 +58,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 class FakeServer:
-    """One handler and connections in memory; exceptions that a real server reports are kept in ``reports``."""
+    """One handler and connections in memory; what a real one reports is kept in ``reports``."""
 
     def __init__(
         self,
@@ -115,4 +115,4 @@ class FakePeer:
     @property
     def closed(self) -> bool:
         """The server ended the connection, or at least its side of it."""
-        return self._lost or self.transport.ended
+        return self._lost or self.transport.closing or self.transport.ended

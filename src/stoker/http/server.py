@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stoker.core.clock import Clock, SystemClock
 from stoker.http.connection import ServerConnection
+from stoker.http.deadlines import sweep
 from stoker.http.limits import LISTEN_BACKLOG, ServerLimits
 from stoker.http.messages import Handler
 from stoker.http.state import (
@@ -140,7 +141,7 @@ class HttpServer:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._schedule(loop)
-        self._state.sweep()
+        sweep(self._state)
 
     def _unlink_sockets(self) -> None:
         paths, self._unix_paths = self._unix_paths, []

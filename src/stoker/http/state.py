@@ -94,12 +94,6 @@ class ServerState:
         date = b"\r\n" + date_line(self.clock.now_s())
         self.tails = (date + _ENDINGS[KEEP], date + _ENDINGS[CLOSE], date + _ENDINGS[KEEP_1_0])
 
-    def sweep(self) -> None:
-        """Tick, then let every connection look at its deadlines."""
-        self.tick()
-        for connection in tuple(self.connections):
-            connection.sweep(self.now_s)
-
     def statistics(self) -> ServerStatistics:
         """Counted now."""
         busy = sum(1 for connection in self.connections if connection.busy)
