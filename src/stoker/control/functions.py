@@ -19,7 +19,7 @@ from stoker.control.settling import Settling
 from stoker.control.shapes import listed_configuration, shown_configuration
 from stoker.control.sources import CodeSource, admitted_code, code_source
 from stoker.control.validation import check_code_update, check_configuration_update, check_create
-from stoker.core.errors import ServiceError, conflict, invalid_parameter
+from stoker.core.errors import ServiceError, StokerError, conflict, invalid_parameter
 from stoker.services.code import CodeArtifact
 from stoker.services.context import RequestContext
 from stoker.services.functions import (
@@ -73,7 +73,7 @@ class Functions:
         try:
             with self._holds.hold(code.code_sha256):
                 version = await self._store_new(key, request, code)
-        except ServiceError:
+        except StokerError:
             await self._holds.forget_if_unused(code.code_sha256)
             raise
         self._ports.invalidation.publish(key)
@@ -144,7 +144,7 @@ class Functions:
                 return await self._replace(stored, changed)
         finally:
             await self._holds.forget_if_unused(code.code_sha256)
-            await self._holds.forget_if_unused(stored.code_sha256)
+            self._holds.forget_later(stored.code_sha256)
 
     async def update_configuration(
         self, context: RequestContext, request: UpdateFunctionConfigurationRequest
@@ -169,7 +169,7 @@ class Functions:
             raise function_not_found(found.arn) from problem
         self._ports.invalidation.publish(found.key)
         for code_sha256 in {version.code_sha256 for version in deleted}:
-            await self._holds.forget_if_unused(code_sha256)
+            self._holds.forget_later(code_sha256)
         return DeleteFunctionResponse(status_code=204)
 
     async def _delete_version(self, key: FunctionKey, qualifier: str) -> None:

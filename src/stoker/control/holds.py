@@ -1,11 +1,11 @@
 """Keeps code from being forgotten while a function that will name it is being written."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from stoker.services.code import CodeStore
-from stoker.services.functions import FunctionMetadata
+from stoker.control.ports import Ports
 
 RECHECKS_MAX = 8
 """Holds may come and go while metadata is read; after this many the code is left for the next sweep."""
@@ -14,9 +14,12 @@ RECHECKS_MAX = 8
 class CodeHolds:
     """Who needs which code for a moment. All decisions are synchronous; one instance in a process."""
 
-    def __init__(self, metadata: FunctionMetadata, code: CodeStore) -> None:
-        self._metadata = metadata
-        self._code = code
+    def __init__(self, ports: Ports) -> None:
+        self._metadata = ports.metadata
+        self._code = ports.code
+        self._grace_s = ports.code_grace_s
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._held: Counter[str] = Counter()
         self._epoch = 0
 
@@ -44,6 +47,28 @@ class CodeHolds:
             if epoch == self._epoch:
                 await self._code.forget(code_sha256)
                 return
+
+    def forget_later(self, code_sha256: str) -> None:
+        """Forget replaced code once cold starts that were under way have had time to mount it."""
+        earlier = self._timers.pop(code_sha256, None)
+        if earlier is not None:
+            earlier.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[code_sha256] = loop.call_later(self._grace_s, self._forget_now, code_sha256)
+
+    async def close(self) -> None:
+        """Drop the timers: what they would have forgotten is swept at the next start."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        if self._forgetting:
+            await asyncio.wait(self._forgetting)
+
+    def _forget_now(self, code_sha256: str) -> None:
+        self._timers.pop(code_sha256, None)
+        task = asyncio.create_task(self.forget_if_unused(code_sha256))
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
 
     async def sweep(self) -> None:
         """Delete whatever a killed process admitted and never named."""

@@ -19,7 +19,7 @@ class ControlPlane:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._holds = CodeHolds(ports.metadata, ports.code)
+        self._holds = CodeHolds(ports)
         self._settling = Settling(ports)
         self._functions = Functions(ports, self._holds, self._settling)
         self._concurrency = FunctionConcurrency(ports)
@@ -34,6 +34,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Wait for creations and updates under way."""
         await self._settling.drained()
+        await self._holds.close()
 
     def operations(self) -> Mapping[str, OperationHandler]:
         """Every operation that is served here, by its name in the API's model."""

@@ -25,4 +25,6 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     location_key: bytes
     """Signs the URLs that GetFunction hands out."""
     account_concurrency: int = 1000
+    code_grace_s: float = 60.0
+    """How long code that was replaced or deleted stays for cold starts that are under way."""
     code_storage_max_bytes: int = 300 * 1024**3

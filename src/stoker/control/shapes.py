@@ -65,7 +65,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
 
 
 def listed_configuration(version: FunctionVersion, *, qualified: bool) -> FunctionConfiguration:
-    """The version as ListFunctions shows it: without its states; qualified also for $LATEST when asked for ALL."""
+    """As ListFunctions shows it: without states; ``qualified`` also for $LATEST, when asked for ALL."""
     return msgspec.structs.replace(
         shown_configuration(version, arn=f"{version.key.arn}:{version.version}" if qualified else None),
         state=None,

@@ -1,4 +1,4 @@
-"""Checks that AWS makes beyond its model: mandatory members, environment size, limits, what is not built yet."""
+"""Checks beyond the API's model: mandatory members, environment size, limits, and what is not built yet."""
 
 import re
 from collections.abc import Mapping

@@ -23,6 +23,9 @@ from stoker.services.code import CodeArtifact, CodeMissing
 HASHED_HERE_MAX_BYTES = 64 * 1024
 """Archives up to this size are hashed in place (36 us) rather than in a packer."""
 
+ADMISSIONS_MAX = 3
+"""Tries when code is forgotten while the same archive is admitted."""
+
 ORIGINAL = "original.zip"
 TREE = "task"
 FACTS = "facts.json"
@@ -71,25 +74,13 @@ class LocalCodeStore:
     async def admit(self, archive: bytes | Path) -> CodeArtifact:
         if isinstance(archive, bytes) and not archive:
             raise invalid_parameter(_MESSAGES["empty"])
-        temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
-        try:
-            digest = await self._digest(archive, temporary)
+        for _ in range(ADMISSIONS_MAX):
+            digest = await self._admit(archive)
+            # The last step does not wait, so nothing is forgotten between it and the caller's next step.
             known = self._known(digest)
             if known is not None:
                 return known
-            await asyncio.to_thread(_stage, archive, temporary)
-            facts = await self._unpack(temporary)
-            await asyncio.to_thread(_write_facts, temporary, facts, self._boot_id)
-            self._publish(temporary, digest)
-        except PackersBusy as problem:
-            raise ServiceError(
-                "TooManyRequestsException", "Rate exceeded", fields={"Type": "User"}
-            ) from problem
-        finally:
-            if temporary.exists():
-                await asyncio.shield(asyncio.to_thread(_remove, temporary))
-        await asyncio.to_thread(_sync, self._folder)
-        return self._known(digest) or _artifact(digest, facts)
+        raise PackingFailed("the code was forgotten again and again while it was admitted")
 
     async def original(self, code_sha256: str) -> Path | None:
         file = self._home(code_sha256) / ORIGINAL
@@ -123,6 +114,24 @@ class LocalCodeStore:
     def _home(self, code_sha256: str) -> Path:
         return self._folder / base64.b64decode(code_sha256, validate=True).hex()
 
+    async def _admit(self, archive: bytes | Path) -> str:
+        temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
+        try:
+            digest = await self._digest(archive, temporary)
+            if self._known(digest) is not None:
+                return digest
+            await asyncio.to_thread(_stage, archive, temporary)
+            facts = await self._unpack(temporary / ORIGINAL, temporary / TREE)
+            await asyncio.to_thread(_write_facts, temporary, facts, self._boot_id)
+            self._publish(temporary, digest)
+        except PackersBusy as problem:
+            raise ServiceError("TooManyRequestsException", "Rate exceeded") from problem
+        finally:
+            if temporary.exists():
+                await asyncio.shield(asyncio.to_thread(_remove, temporary))
+        await asyncio.to_thread(_sync, self._folder)
+        return digest
+
     async def _digest(self, archive: bytes | Path, temporary: Path) -> str:
         if isinstance(archive, bytes) and len(archive) <= HASHED_HERE_MAX_BYTES:
             return hashlib.sha256(archive).hexdigest()
@@ -137,7 +146,6 @@ class LocalCodeStore:
             os.close(descriptor)
 
     def _known(self, digest: str) -> CodeArtifact | None:
-        """Synchronous, so that nothing is forgotten between this answer and the caller's next step."""
         home = self._folder / digest
         try:
             facts = msgspec.json.decode((home / FACTS).read_bytes(), type=_Facts)
@@ -145,9 +153,9 @@ class LocalCodeStore:
             return None
         return _artifact(digest, facts)
 
-    async def _unpack(self, home: Path) -> _Facts:
-        archive = os.open(home / ORIGINAL, os.O_RDONLY | os.O_CLOEXEC)
-        tree = os.open(home / TREE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    async def _unpack(self, original: Path, into: Path) -> _Facts:
+        archive = os.open(original, os.O_RDONLY | os.O_CLOEXEC)
+        tree = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             answer = await self._packers.unpack(archive, tree, self._limit_bytes)
             if isinstance(answer, Refused):
@@ -177,16 +185,27 @@ class LocalCodeStore:
             raise CodeMissing(home.name)
         temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
         try:
-            await asyncio.to_thread(_stage, home / ORIGINAL, temporary)
-            try:
-                await self._unpack(temporary)
-            except ServiceError as problem:
-                raise PackingFailed(f"{home.name} was admitted and is refused now") from problem
+            await self._check_digest(home)
+            (temporary / TREE).mkdir(parents=True)
+            await self._unpack(home / ORIGINAL, temporary / TREE)
             await asyncio.to_thread(_replace_tree, home, temporary, self._boot_id)
+        except ServiceError as problem:
+            raise PackingFailed(f"{home.name} was admitted and is refused now") from problem
+        except FileNotFoundError as problem:
+            raise CodeMissing(home.name) from problem
         finally:
             if temporary.exists():
                 await asyncio.shield(asyncio.to_thread(_remove, temporary))
         return home / TREE
+
+    async def _check_digest(self, home: Path) -> None:
+        descriptor = os.open(home / ORIGINAL, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            hashed = await self._packers.hash(descriptor)
+        finally:
+            os.close(descriptor)
+        if hashed.sha256 != home.name:
+            raise PackingFailed(f"the stored archive {home.name} is damaged")
 
 
 def read_boot_id() -> str:
