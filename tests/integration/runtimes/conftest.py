@@ -183,3 +183,13 @@ def python_argv() -> list[str]:
     """The Python runtime as the catalogue starts it, with the host's interpreter."""
     bootstrap = Path(stoker.runtimes.__file__).parent / "bootstraps" / "python" / "bootstrap.py"
     return [f"/usr/bin/python3.{sys.version_info.minor}", "-S", str(bootstrap)]
+
+
+@pytest.fixture
+def node_argv() -> list[str]:
+    """The Node.js runtime as the catalogue starts it, with the host's interpreter."""
+    for name in ("/usr/local/bin/node", "/usr/bin/node"):
+        if os.access(name, os.X_OK):
+            bootstrap = Path(stoker.runtimes.__file__).parent / "bootstraps" / "nodejs" / "bootstrap.cjs"
+            return [name, str(bootstrap)]
+    pytest.skip("no Node.js at /usr/local/bin/node or /usr/bin/node")

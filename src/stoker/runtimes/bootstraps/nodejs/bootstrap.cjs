@@ -1,0 +1,44 @@
+// Entry point of the Node.js runtimes: started as `node /var/runtime/bootstrap.cjs`, serves invocations for ever.
+// Behaves as AWS's runtime interface client for Node.js; starts without its http module and native addon.
+'use strict';
+
+const { patchConsole, logError } = require('./stoker/console.cjs');
+const { Client } = require('./stoker/client.cjs');
+const { UnhandledPromiseRejection } = require('./stoker/errors.cjs');
+const beforeExit = require('./stoker/before_exit.cjs');
+const { load, metadata } = require('./stoker/loader.cjs');
+const { Runtime } = require('./stoker/runtime.cjs');
+
+// What an uncaught error ends: first the Init phase, later the running invocation (runtime.cjs replaces them).
+function initErrorHandlers(client) {
+  return {
+    uncaughtException: (error) => client.failInit(error, () => process.exit(129)),
+    unhandledRejection: (error) => client.failInit(error, () => process.exit(128)),
+  };
+}
+
+async function main() {
+  patchConsole();
+  const client = new Client(process.env.AWS_LAMBDA_RUNTIME_API);
+  const onError = initErrorHandlers(client);
+  const uncaught = (error) => {
+    logError('Uncaught Exception', error);
+    onError.uncaughtException(error);
+  };
+  process.on('uncaughtException', uncaught);
+  process.on('unhandledRejection', (reason, promise) => {
+    const error = new UnhandledPromiseRejection(reason, promise);
+    logError('Unhandled Promise Rejection', error);
+    onError.unhandledRejection(error);
+  });
+  beforeExit.reset();
+  process.on('beforeExit', beforeExit.invoke);
+  try {
+    const handler = await load(process.env.LAMBDA_TASK_ROOT || process.cwd(), process.env._HANDLER);
+    new Runtime(client, handler, metadata(handler), onError).scheduleIteration();
+  } catch (error) {
+    uncaught(error);
+  }
+}
+
+main();
