@@ -1,4 +1,4 @@
-"""When a server connection has waited long enough, and what happens then. Called by the server's one timer."""
+"""When a server connection has waited long enough, and what happens then. One timer drives it."""
 
 from stoker.http.connection import ServerConnection
 from stoker.http.reader import BODY, HEAD, IDLE, LAST, LINGER, Refused
@@ -13,7 +13,7 @@ def sweep(state: ServerState) -> None:
 
 
 def enforce(connection: ServerConnection, now_s: float) -> None:
-    """Close, refuse or cut ``connection`` if a deadline of its limits has passed at ``now_s`` (coarse clock)."""
+    """Close, refuse or cut ``connection`` if one of its deadlines has passed at ``now_s`` (coarse)."""
     if _write_stalled(connection, now_s):
         connection.transport.abort()
         return

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -96,7 +97,7 @@ def test_byte_by_byte():
 @given(st.lists(st.integers(1, len(CONVERSATION) - 1), max_size=8, unique=True))
 def test_any_cuts_give_the_same_requests(cuts: list[int]):
     edges = [0, *sorted(cuts), len(CONVERSATION)]
-    check_conversation([CONVERSATION[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+    check_conversation([CONVERSATION[a:b] for a, b in pairwise(edges)])
 
 
 def test_whole_response_is_one_write():
