@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from stoker.runtimeapi.answers import ACCEPTED
 from stoker.runtimeapi.limits import MAX_DISCARDED_BYTES, MAX_HEAD_BYTES, MAX_PIPELINED
 from stoker.runtimeapi.records import MAX_RESPONSE_BYTES
 
@@ -94,8 +95,8 @@ class Connection(asyncio.Protocol):
         if self.awaiting or self._paused or not self._feed(data):
             self.close()
             return
-        # Answers to earlier requests of a packet that ends in a waiting /next stay held: a runtime that sends
-        # its response and the next /next together is woken once, by the next event.
+        # "Accepted" for a packet that ends in a waiting /next stays held: a runtime that sends its response and
+        # the next /next together is woken once, by the next event. A refusal is never held.
         if not self.awaiting:
             self._flush()
 
@@ -181,3 +182,5 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self._held.append(answer)
+        if answer is not ACCEPTED:
+            self._flush()

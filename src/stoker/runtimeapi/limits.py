@@ -6,7 +6,7 @@ MAX_CONNECTIONS = 16
 MAX_HEAD_BYTES = 1_280 * 1024
 """Request line, headers and trailers of one request: AWS's runtimes send X-Ray causes of up to 1 MB there."""
 
-MAX_PIPELINED = 16
+MAX_PIPELINED = 4
 """Requests of one packet answered together; a runtime sends two at most."""
 
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024

@@ -46,11 +46,14 @@ class Client {
     return answer;
   }
 
-  // Post the function's result; `done` runs at once, the request for the next invocation is on its way by then.
+  // Post the function's result; `done` runs at once: the request for the next invocation is on its way by then.
   respond(result, id, done) {
     const body = Buffer.from(serialize(result) ?? 'null');
-    this.post(`/2018-06-01/runtime/invocation/${encodeURIComponent(id)}/response`, body, '', 'success', true);
-    done();
+    const path = `/2018-06-01/runtime/invocation/${encodeURIComponent(id)}/response`;
+    const accepted = this.post(path, body, '', 'success', true);
+    // What is too large will be refused, and that ends the process: ask for nothing more before.
+    if (body.length > MAX_RESPONSE_BYTES) accepted.then(done);
+    else done();
   }
 
   fail(error, id, done) {
