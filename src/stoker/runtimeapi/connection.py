@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         if self.awaiting or self._paused or not self._feed(data):
             self.close()
             return
-        # "Accepted" for a packet that ends in a waiting /next stays held: a runtime that sends its response and
+        # "Accepted" stays held in a packet that ends in a waiting /next: a runtime that sends its response and
         # the next /next together is woken once, by the next event. A refusal is never held.
         if not self.awaiting:
             self._flush()
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
     # --- parser
 
     def on_message_begin(self) -> None:
-        if self.awaiting:
+        if self.awaiting or self._paused:
             self.close()
         self._request = ParsedRequest()
         self._chunks.clear()
