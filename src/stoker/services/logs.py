@@ -48,6 +48,11 @@ class LogWriter(Protocol):
 
     def append(self, timestamp_ms: int, message: str) -> None: ...
 
+    @property
+    def congested(self) -> bool:
+        """The store is behind: stop reading what the events come from for a while."""
+        ...
+
     def close(self) -> None: ...
 
 

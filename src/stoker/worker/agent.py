@@ -1,0 +1,212 @@
+"""The worker of one host: capacity, and the sandboxes by id. What happens in one is its ``Life``'s business.
+
+It never knows why a sandbox is wanted or when one should go: the worker manager decides that.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from stoker.core.clock import Clock
+from stoker.core.errors import SandboxError
+from stoker.runtimes.catalog import InvalidEntrypoint, RuntimeCatalog, RuntimePlan
+from stoker.sandbox.driver import SandboxDriver
+from stoker.services.code import CodeMissing, CodeStore
+from stoker.services.functions import FunctionVersion
+from stoker.services.invocation import Invocation, InvocationResult
+from stoker.services.logs import LogStore
+from stoker.services.placement import WorkerSnapshot
+from stoker.services.worker import SandboxReference, SandboxStatus, StaleReference, WorkerUnavailable
+from stoker.worker.environment import ServeServiceApi
+from stoker.worker.freezer import Freezer
+from stoker.worker.life import Life
+from stoker.worker.parts import Background, Parts, SessionCredentials, WorkerSettings
+from stoker.worker.statistics import WorkerStatistics
+
+
+class WorkerAgent:
+    """Implements ``services.worker.Worker``. Belongs to the event loop it was made on."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        driver: SandboxDriver,
+        code: CodeStore,
+        logs: LogStore,
+        runtimes: RuntimeCatalog,
+        clock: Clock,
+        session_credentials: SessionCredentials,
+        serve_service_api: ServeServiceApi | None = None,
+    ) -> None:
+        self.statistics = WorkerStatistics()
+        self._settings = settings
+        self._code = code
+        self._runtimes = runtimes
+        self._parts = Parts(
+            settings=settings,
+            driver=driver,
+            clock=clock,
+            logs=logs,
+            session_credentials=session_credentials,
+            serve_service_api=serve_service_api,
+            freezer=Freezer(),
+            statistics=self.statistics,
+            background=Background(),
+        )
+        self._incarnation = secrets.token_hex(8)
+        self._lives: dict[str, Life] = {}
+        self._reserved_mb = 0
+        self._planned: set[str] = set()
+        self._draining = False
+        self._lost_callbacks: list[Callable[[SandboxReference], None]] = []
+
+    @property
+    def worker_id(self) -> str:
+        return self._settings.worker_id
+
+    def snapshot(self) -> WorkerSnapshot:
+        return WorkerSnapshot(
+            worker_id=self._settings.worker_id,
+            memory_total_mb=self._settings.memory_total_mb,
+            memory_reserved_mb=self._reserved_mb,
+            sandboxes=len(self._lives),
+            sandboxes_max=self._settings.sandboxes_max,
+            draining=self._draining,
+        )
+
+    # --- making
+
+    async def create(self, function: FunctionVersion) -> SandboxReference:
+        started_s = asyncio.get_running_loop().time()
+        self._admit(function)
+        # Room is taken before anything is awaited, so that two creations never share the last of it.
+        self._reserved_mb += function.memory_mb
+        sandbox_id = secrets.token_hex(8)
+        reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
+        try:
+            task = await self._code.ready(function.code_sha256)
+            plan = await self._plan(function, task)
+            life = Life(
+                reference, function, plan, task, self._parts, lost=self._life_lost, ended=self._life_ended
+            )
+        except CodeMissing as error:
+            self._reserved_mb -= function.memory_mb
+            raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
+        except BaseException:
+            self._reserved_mb -= function.memory_mb
+            raise
+        self._lives[sandbox_id] = life
+        await self._begin(life)
+        self.statistics.sandboxes_created += 1
+        self.statistics.create_ms.add((asyncio.get_running_loop().time() - started_s) * 1000.0)
+        return reference
+
+    def _admit(self, function: FunctionVersion) -> None:
+        settings = self._settings
+        if self._draining:
+            raise WorkerUnavailable(f"worker {settings.worker_id} is closing")
+        if len(self._lives) >= settings.sandboxes_max:
+            raise WorkerUnavailable(
+                f"worker {settings.worker_id} has all its {settings.sandboxes_max} sandboxes"
+            )
+        if self._reserved_mb + function.memory_mb > settings.memory_total_mb:
+            raise WorkerUnavailable(
+                f"worker {settings.worker_id} has no {function.memory_mb} MB left "
+                f"({self._reserved_mb} of {settings.memory_total_mb} MB are reserved)"
+            )
+
+    async def _plan(self, function: FunctionVersion, task: Path) -> RuntimePlan | InvalidEntrypoint:
+        runtime = function.runtime or "provided"
+        wrapper = (function.environment or {}).get("AWS_LAMBDA_EXEC_WRAPPER")
+
+        def plan() -> RuntimePlan | InvalidEntrypoint:
+            try:
+                return self._runtimes.plan(runtime, exec_wrapper=wrapper, task=task)
+            except InvalidEntrypoint as error:
+                return error
+
+        if runtime in self._planned:
+            return plan()
+        # The first time an interpreter is looked for and started, which takes its time.
+        result = await asyncio.to_thread(plan)
+        self._planned.add(runtime)
+        return result
+
+    async def _begin(self, life: Life) -> None:
+        try:
+            await life.begin()
+        except SandboxError as error:
+            life.retire()
+            raise WorkerUnavailable(f"worker {self._settings.worker_id}: {error}") from error
+        except BaseException:
+            life.retire()
+            raise
+
+    # --- using
+
+    async def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> InvocationResult:
+        life = self._lives.get(sandbox.sandbox_id)
+        if life is None or sandbox.epoch < life.epoch or sandbox.incarnation != self._incarnation:
+            raise StaleReference(f"sandbox {sandbox.sandbox_id} of epoch {sandbox.epoch} is not here")
+        life.epoch = sandbox.epoch
+        return await life.invoke(invocation)
+
+    async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
+        life = self._current_life(sandbox)
+        if life is None or life.epoch != sandbox.epoch:
+            raise StaleReference(f"sandbox {sandbox.sandbox_id} of epoch {sandbox.epoch} is not here")
+        return await life.outcome()
+
+    def idle(self, sandbox: SandboxReference) -> None:
+        """Nothing is left to do: a sandbox is frozen soon after its invocation anyway."""
+
+    def retire(self, sandbox: SandboxReference) -> None:
+        life = self._current_life(sandbox)
+        if life is not None:
+            life.retire()
+
+    def _current_life(self, sandbox: SandboxReference) -> Life | None:
+        life = self._lives.get(sandbox.sandbox_id)
+        if life is None or sandbox.epoch < life.epoch or sandbox.incarnation != self._incarnation:
+            return None
+        return life
+
+    # --- telling
+
+    def on_sandbox_lost(self, callback: Callable[[SandboxReference], None]) -> None:
+        self._lost_callbacks.append(callback)
+
+    def _life_lost(self, life: Life) -> None:
+        for callback in self._lost_callbacks:
+            callback(life.reference)
+
+    def _life_ended(self, life: Life) -> None:
+        del self._lives[life.reference.sandbox_id]
+        self._reserved_mb -= life.function.memory_mb
+        self.statistics.sandboxes_destroyed += 1
+
+    def sandboxes(self) -> list[SandboxStatus]:
+        return [life.status() for life in self._lives.values()]
+
+    # --- ending
+
+    async def close(self, grace_s: float) -> None:
+        self._draining = True
+        for life in tuple(self._lives.values()):
+            life.retire()
+        if grace_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_ended(), grace_s)
+        for life in tuple(self._lives.values()):
+            life.end_now()
+        await self._parts.background.wait()
+        self._parts.freezer.close()
+
+    async def _all_ended(self) -> None:
+        while self._lives:
+            await self._parts.background.wait()
+            # What is left is busy: its end spawns the removal that is waited for next.
+            await asyncio.sleep(0.01)

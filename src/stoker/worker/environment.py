@@ -1,0 +1,172 @@
+"""One execution environment: a driver's sandbox with one runtime process, its Runtime API and its output.
+
+It turns sockets, pipes and the process's end into calls of its owner; it knows no functions and no time-outs.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from socket import socket
+from typing import Protocol
+
+from stoker.core.clock import Clock
+from stoker.core.errors import SandboxError
+from stoker.runtimeapi import RuntimeApi, RuntimeInvocation
+from stoker.runtimeapi.states import State
+from stoker.sandbox.driver import Exit, Launch, Sandbox, SandboxLimits
+from stoker.worker.output import Output, Sink
+
+ServeServiceApi = Callable[[socket], Awaitable[Callable[[], None]]]
+"""Serves Stoker's own API on a sandbox's listening socket; returns what ends that."""
+
+LAST_WORDS_S = 0.05
+"""How long after its process's end a runtime's last request may still come out of its connection."""
+
+
+class Owner(Protocol):
+    """Told, synchronously, what the runtime does."""
+
+    def runtime_ready(self) -> None: ...
+
+    def runtime_answered(self, request_id: str, payload: bytes) -> None: ...
+
+    def runtime_failed(self, request_id: str, error_type: str, payload: bytes) -> None: ...
+
+    def runtime_init_failed(self, error_type: str, payload: bytes) -> None: ...
+
+    def runtime_ended(self, end: Exit) -> None:
+        """The process is gone and everything it had sent was heard; called at most once."""
+        ...
+
+
+class Environment:
+    """Begins with ``launch``, ends with ``destroy``. Not thread-safe."""
+
+    def __init__(self, sandbox: Sandbox, owner: Owner, sink: Sink, clock: Clock) -> None:
+        self.sandbox = sandbox
+        self._owner: Owner | None = owner
+        self._api = RuntimeApi(self)
+        self._output = Output(sandbox.output, sandbox.telemetry, sink, clock)
+        self._stop_service_api: Callable[[], None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._end: Exit | None = None
+        self._last_words: asyncio.TimerHandle | None = None
+        self._disconnected = False
+        self._frozen = False
+        self._destroyed = False
+        self._delivered = ""
+
+    async def launch(self, launch: Launch, serve_service_api: ServeServiceApi | None) -> None:
+        """Serve the sandbox's APIs and start its runtime.
+
+        Raises:
+            SandboxError: it could not be started; ``destroy`` must follow.
+        """
+        await self._api.start(self.sandbox.runtime_api)
+        if serve_service_api is not None:
+            self._stop_service_api = await serve_service_api(self.sandbox.service_api)
+        await self.sandbox.launch(launch)
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        try:
+            end = await self.sandbox.wait()
+        except SandboxError:
+            end = Exit(None, 9)
+        self._end = end
+        if self._disconnected:
+            self._conclude()
+            return
+        self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._conclude)
+
+    def _conclude(self) -> None:
+        """The process has ended and its connections too (or they had their time)."""
+        if self._last_words is not None:
+            self._last_words.cancel()
+        owner, self._owner = self._owner, None
+        if owner is not None and self._end is not None:
+            self._output.drain()
+            owner.runtime_ended(self._end)
+
+    # --- what the owner asks
+
+    def deliver(self, invocation: RuntimeInvocation) -> None:
+        """Thaw and hand over an event; the runtime gets it at its next ``/next``.
+
+        Raises:
+            IllegalTransition: the runtime cannot take one.
+            SandboxDied: the sandbox is gone.
+        """
+        if self._frozen:
+            self._frozen = False
+            self.sandbox.thaw()
+        self._api.deliver(invocation)
+        self._delivered = invocation.request_id
+
+    def has_taken(self, request_id: str) -> bool:
+        """Whether the runtime was handed this invocation and owes its answer."""
+        return self._api.state is State.RUNNING and self._delivered == request_id
+
+    def freeze(self) -> None:
+        """Stop everything inside until the next ``deliver``."""
+        if not self._frozen:
+            self._frozen = True
+            self.sandbox.freeze()
+
+    def drain_output(self) -> None:
+        """Log what the runtime has written so far."""
+        self._output.drain()
+
+    async def throttle(self, limits: SandboxLimits) -> None:
+        """Init is over: the function's share of the CPU applies."""
+        await self.sandbox.set_limits(limits)
+
+    def kill(self) -> None:
+        """Kill everything inside; the owner hears of the end as of any other."""
+        self.sandbox.kill()
+
+    def abandon(self) -> None:
+        """Kill at once and tell the owner nothing more; ``destroy`` must follow."""
+        self._owner = None
+        self.sandbox.kill()
+
+    async def destroy(self) -> None:
+        """Remove everything. Idempotent."""
+        if self._destroyed:
+            return
+        self._destroyed = True
+        self._owner = None
+        if self._last_words is not None:
+            self._last_words.cancel()
+        self._output.close()
+        if self._stop_service_api is not None:
+            self._stop_service_api()
+        await self._api.close()
+        if self._watching is not None:
+            self._watching.cancel()
+        await self.sandbox.destroy()
+
+    # --- RuntimeEvents: what the runtime does
+
+    def on_ready(self) -> None:
+        self._disconnected = False
+        if self._owner is not None:
+            self._owner.runtime_ready()
+
+    def on_response(self, request_id: str, body: bytes, content_type: str) -> None:
+        self._disconnected = False
+        if self._owner is not None:
+            self._owner.runtime_answered(request_id, body)
+
+    def on_error(self, request_id: str, error_type: str, body: bytes) -> None:
+        if self._owner is not None:
+            self._owner.runtime_failed(request_id, error_type, body)
+
+    def on_init_error(self, error_type: str, body: bytes) -> None:
+        if self._owner is not None:
+            self._owner.runtime_init_failed(error_type, body)
+
+    def on_connection_lost(self) -> None:
+        # Some runtimes open a connection per request: it means something only once the process has ended.
+        self._disconnected = True
+        if self._end is not None:
+            self._conclude()

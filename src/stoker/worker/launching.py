@@ -1,0 +1,86 @@
+"""From a function version to what a driver needs: limits, mounts, argv and environment. Pure functions."""
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from stoker.core.limits import MB_PER_CPU
+from stoker.runtimes.catalog import RuntimePlan
+from stoker.runtimes.environment import Credentials, FunctionIdentity, function_environment
+from stoker.sandbox.driver import SERVICE_API_PORT, Launch, MountPoint, SandboxLimits
+from stoker.services.credentials import Credential
+from stoker.services.functions import FunctionVersion
+
+_SERVICE_API = f"http://127.0.0.1:{SERVICE_API_PORT}"
+
+ENDPOINTS: Mapping[str, str] = {
+    "AWS_ENDPOINT_URL_LAMBDA": _SERVICE_API,
+    "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": _SERVICE_API,
+    "AWS_ENDPOINT_URL_STS": _SERVICE_API,
+}
+"""Where a function's SDK finds what Stoker serves; names by the SDKs' service ids."""
+
+
+def limits_of(function: FunctionVersion, cpu_policy: str, *, initialising: bool) -> SandboxLimits:
+    """What the sandbox may use; Init has the whole CPU, as on AWS."""
+    share = 0.0 if initialising else function.memory_mb / MB_PER_CPU
+    return SandboxLimits(function.memory_mb, share, cpu_policy, function.tmp_mb)
+
+
+def mounts_of(plan: RuntimePlan, task: Path) -> dict[MountPoint, Path]:
+    """The runtime's folders and the function's code."""
+    mounts = {MountPoint(place): folder for place, folder in plan.mounts.items()}
+    mounts[MountPoint.TASK] = task
+    return mounts
+
+
+def launch_of(
+    plan: RuntimePlan,
+    function: FunctionVersion,
+    credential: Credential,
+    *,
+    log_stream: str,
+    telemetry_fd: int,
+) -> Launch:
+    """The runtime's process with its whole environment."""
+    identity = FunctionIdentity(
+        name=function.key.name,
+        version=function.version,
+        handler=function.handler or "",
+        memory_mb=function.memory_mb,
+        region=function.key.region,
+        log_group=function.logging.log_group,
+        log_stream=log_stream,
+        log_format=function.logging.log_format,
+        application_log_level=function.logging.application_log_level,
+    )
+    keys = Credentials(credential.access_key_id, credential.secret, credential.session_token or "")
+    environment = function_environment(
+        plan.environment,
+        identity,
+        function.environment or {},
+        keys,
+        telemetry_fd=telemetry_fd,
+        endpoints=ENDPOINTS,
+    )
+    return Launch(plan.argv, environment, plan.working_directory)
+
+
+def log_stream_of(function: FunctionVersion, now_s: float, unique_hex: str) -> str:
+    """``2026/01/31/[$LATEST]0123…``: day of creation (UTC), version, 32 hexadecimal digits."""
+    day = datetime.datetime.fromtimestamp(now_s, tz=datetime.UTC).strftime("%Y/%m/%d")
+    return f"{day}/[{function.version}]{unique_hex}"
+
+
+def runtime_version_of(function: FunctionVersion) -> tuple[str, str]:
+    """What INIT_START names: a version of the runtime and its ARN."""
+    runtime = function.runtime or "provided"
+    name, version = runtime, ""
+    for family in ("python", "nodejs", "java", "dotnet", "ruby", "provided"):
+        if runtime.startswith(family):
+            name, version = family, runtime.removeprefix(family).removesuffix(".x").lstrip(".")
+            break
+    digest = hashlib.sha256(runtime.encode()).hexdigest()
+    text = ":".join(part for part in (name, version, "stoker") if part)
+    return text, f"arn:aws:lambda:{function.key.region}::runtime:{digest}"

@@ -1,0 +1,391 @@
+"""One sandbox's life, from its first Init to its removal: at most one invocation at a time.
+
+Decisions are plain functions called by the runtime, by timers and by the agent; only making and removing an
+environment waits. A failed Init is repeated in a fresh environment, under the function's own timeout.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
+from stoker.core.limits import INIT_TIMEOUT_S
+from stoker.runtimeapi import RuntimeInvocation
+from stoker.runtimes.catalog import InvalidEntrypoint, RuntimePlan
+from stoker.sandbox.driver import Exit
+from stoker.services.functions import FunctionVersion
+from stoker.services.invocation import Invocation, InvocationResult
+from stoker.services.worker import SandboxReference, SandboxStatus, StaleReference, WorkerUnavailable
+from stoker.worker import outcome as outcomes
+from stoker.worker.current import Current
+from stoker.worker.journal import Journal
+from stoker.worker.launching import log_stream_of
+from stoker.worker.outcome import Outcome
+from stoker.worker.parts import Parts
+from stoker.worker.report import Usage
+from stoker.worker.slot import Slot
+from stoker.worker.states import SandboxState, SandboxStates
+
+_MIB = 1024 * 1024
+
+
+class Life:
+    """``ended`` is called once, when all the sandbox was made of is gone; ``lost`` when it died idle."""
+
+    def __init__(
+        self,
+        reference: SandboxReference,
+        function: FunctionVersion,
+        plan: RuntimePlan | InvalidEntrypoint,
+        task: Path,
+        parts: Parts,
+        *,
+        lost: Callable[["Life"], None],
+        ended: Callable[["Life"], None],
+    ) -> None:
+        self.reference = reference
+        self.function = function
+        self.epoch = reference.epoch
+        self._plan = plan
+        self._task = task
+        self._parts = parts
+        self._lost = lost
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._states = SandboxStates()
+        self._states.move(SandboxState.ASSIGNED)
+        now_s = parts.clock.now_s()
+        self._created_at_s = self._used_at_s = now_s
+        log_stream = log_stream_of(function, now_s, secrets.token_hex(16))
+        key = function.key
+        writer = parts.logs.writer(key.account, key.region, function.logging.log_group, log_stream)
+        self._journal = Journal(function, writer, parts.clock)
+        self._slot = Slot(reference.sandbox_id, function, log_stream, self._journal, self, parts)
+        self._current: Current | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._phase: str | None = None
+        """``init`` or ``invoke`` while an Init runs, as INIT_REPORT calls them."""
+        self._phase_started_s = 0.0
+        self._failed = False
+        """The first Init failed; the next invocation repeats it."""
+        self._init_ms: float | None = None
+        """What the next REPORT shows as Init Duration."""
+        self._quiet = False
+        """The runtime waits in ``/next``."""
+        self._next_due_s = 0.0
+        self._retiring = False
+        self._invocations = 0
+
+    # --- Init
+
+    async def begin(self) -> None:
+        """Make the first environment and start its Init.
+
+        Raises:
+            SandboxError: nothing is left of the attempt.
+        """
+        self._journal.init_start()
+        self._states.move(SandboxState.INITIALISING)
+        await self._start("init")
+
+    async def _start(self, phase: str) -> None:
+        plan = self._plan
+        self._phase = phase
+        self._phase_started_s = self._loop.time()
+        if isinstance(plan, InvalidEntrypoint):
+            self._init_ended_badly(_invalid_entrypoint(plan))
+            return
+        environment = await self._slot.make(plan, self._task)
+        if self._phase != phase:
+            # Its time was over, or it was retired, before there was anything to start.
+            await environment.destroy()
+            return
+        if phase == "init":
+            self._phase_started_s = self._loop.time()
+            self._timer = self._loop.call_later(INIT_TIMEOUT_S, self._init_too_long)
+        await self._slot.launch(environment, plan)
+
+    def _init_ended_well(self) -> None:
+        phase, self._phase = self._phase, None
+        duration_ms = self._milliseconds_since(self._phase_started_s)
+        self._parts.statistics.init_ms.add(duration_ms)
+        self._journal.init_report(duration_ms, phase or "init", outcomes.succeeded(b""))
+        self._slot.throttle_soon()
+        if phase == "init":
+            self._cancel_timer()
+            self._init_ms = duration_ms
+        if self._current is None:
+            self._states.move(SandboxState.IDLE)
+            self._parts.freezer.watch(self)
+            return
+        if phase == "init":
+            self._states.move(SandboxState.BUSY)
+        self._hand_over(self._current)
+
+    def _init_too_long(self) -> None:
+        self._timer = None
+        self._init_ended_badly(lambda request_id: outcomes.timed_out(INIT_TIMEOUT_S, request_id))
+
+    def _init_ended_badly(self, failure: Callable[[str], Outcome]) -> None:
+        """The first time an invocation tries again, now or when it comes; the second time it is its result."""
+        phase, self._phase = self._phase, None
+        duration_ms = self._milliseconds_since(self._phase_started_s)
+        self._parts.statistics.init_failures += 1
+        current = self._current
+        request_id = current.invocation.request_id if current is not None else ""
+        self._slot.drain_output()
+        self._journal.init_report(duration_ms, phase or "init", failure(request_id))
+        if phase == "init":
+            self._cancel_timer()
+            self._failed = True
+            self._slot.discard()
+            if current is not None:
+                self._repeat(current)
+        elif current is not None:
+            self._journal.start(request_id)
+            self._complete(failure(request_id))
+
+    def _repeat(self, current: Current) -> None:
+        self._states.move(SandboxState.BUSY)
+        self._failed = False
+        self._start_clock(current)
+        self._parts.background.spawn(self._repeat_init(current))
+
+    async def _repeat_init(self, current: Current) -> None:
+        await self._slot.wait_removed()
+        if self._current is not current:
+            return
+        try:
+            await self._start("invoke")
+        except SandboxError as error:
+            self._give_up(current, WorkerUnavailable(str(error)))
+
+    # --- invocations
+
+    def invoke(self, invocation: Invocation) -> "asyncio.Future[InvocationResult]":
+        """Run one invocation; the future tells how it went and may be cancelled without any effect inside.
+
+        Raises:
+            StaleReference: the sandbox cannot take one; nothing was run.
+        """
+        state = self._states.state
+        if self._current is not None or state not in (SandboxState.IDLE, SandboxState.INITIALISING):
+            raise StaleReference(f"sandbox {self.reference.sandbox_id} is {state.value}")
+        current = Current(invocation, self._loop.create_future())
+        self._current = current
+        if state is SandboxState.IDLE:
+            self._states.move(SandboxState.BUSY)
+            self._parts.freezer.forget(self)
+            self._hand_over(current)
+        elif self._failed:
+            self._repeat(current)
+        return current.future
+
+    def outcome(self) -> "asyncio.Future[InvocationResult]":
+        """The end of the invocation under way, for whoever takes over from a caller that went away.
+
+        Raises:
+            StaleReference: none is under way.
+        """
+        current = self._current
+        if current is None:
+            raise StaleReference(f"sandbox {self.reference.sandbox_id} is not busy")
+        if current.future.done():
+            current.future = self._loop.create_future()
+        return current.future
+
+    def _start_clock(self, current: Current) -> None:
+        current.started_s = self._loop.time()
+        self._timer = self._loop.call_later(self.function.timeout_s, self._too_long)
+
+    def _hand_over(self, current: Current) -> None:
+        """The event goes to the runtime; a repeated Init has used up some of the time already."""
+        invocation = current.invocation
+        now_s = self._parts.clock.now_s()
+        if self._timer is None:
+            self._start_clock(current)
+            left_s: float = self.function.timeout_s
+        else:
+            left_s = self.function.timeout_s - (self._loop.time() - current.started_s)
+        event = RuntimeInvocation(
+            request_id=invocation.request_id,
+            deadline_ms=int((now_s + left_s) * 1000),
+            invoked_function_arn=invocation.invoked_arn,
+            payload=invocation.payload,
+            trace_id=invocation.trace_id,
+            client_context=invocation.client_context,
+        )
+        self._quiet = False
+        try:
+            self._slot.environment.deliver(event)
+        except (SandboxDied, IllegalTransition) as error:
+            self._give_up(current, StaleReference(f"sandbox {self.reference.sandbox_id}: {error}"))
+            return
+        # Whatever the runtime writes is read later than this, so START comes first although it was told last.
+        self._journal.start(invocation.request_id)
+        current.init_ms, self._init_ms = self._init_ms, None
+
+    def _too_long(self) -> None:
+        self._timer = None
+        current = self._current
+        if current is None:
+            return
+        timeout_s = self.function.timeout_s
+        if self._phase is not None:
+            self._init_ended_badly(lambda request_id: outcomes.timed_out(timeout_s, request_id))
+        else:
+            self._complete(outcomes.timed_out(timeout_s, current.invocation.request_id))
+
+    def _complete(self, outcome: Outcome) -> None:
+        """The invocation is over: drain what it wrote, report, and say how it went."""
+        current, self._current = self._current, None
+        if current is None:
+            return
+        self._cancel_timer()
+        duration_ms = self._milliseconds_since(current.started_s)
+        if outcome.status == "timeout":
+            duration_ms = self.function.timeout_s * 1000.0
+        self._slot.drain_output()
+        memory_bytes, ran_out = self._slot.memory()
+        if ran_out:
+            outcome = outcomes.exited(Exit(None, 9, oom_killed=True), current.invocation.request_id)
+        usage = Usage(duration_ms, self.function.memory_mb, -(-memory_bytes // _MIB), current.init_ms)
+        tail = self._journal.end(current.invocation, usage, outcome)
+        self._invocations += 1
+        self._used_at_s = self._parts.clock.now_s()
+        self._parts.statistics.count(outcome, duration_ms)
+        if outcome.healthy and not self._retiring:
+            self._next_due_s = current.started_s + self.function.timeout_s
+            self._states.move(SandboxState.IDLE)
+            self._parts.freezer.watch(self)
+        else:
+            self._remove()
+        current.finish(outcome, duration_ms, tail)
+
+    def _give_up(self, current: Current, error: Exception) -> None:
+        """Nothing was run."""
+        self._current = None
+        self._remove()
+        current.fail(error)
+
+    # --- Owner: what the runtime does
+
+    def runtime_ready(self) -> None:
+        self._quiet = True
+        if self._phase is not None:
+            self._init_ended_well()
+
+    def runtime_answered(self, request_id: str, payload: bytes) -> None:
+        if self._is_current(request_id):
+            self._complete(outcomes.succeeded(payload))
+
+    def runtime_failed(self, request_id: str, error_type: str, payload: bytes) -> None:
+        if self._is_current(request_id):
+            self._complete(outcomes.failed(error_type, payload, request_id))
+
+    def runtime_init_failed(self, error_type: str, payload: bytes) -> None:
+        if self._phase is not None:
+            self._init_ended_badly(lambda request_id: outcomes.init_failed(error_type, payload, request_id))
+
+    def runtime_ended(self, end: Exit) -> None:
+        current = self._current
+        if self._phase is not None:
+            self._init_ended_badly(lambda request_id: outcomes.exited(end, request_id))
+        elif current is None:
+            if self._states.state is SandboxState.IDLE:
+                self._lose()
+        elif self._slot.environment.has_taken(current.invocation.request_id):
+            self._complete(outcomes.exited(end, current.invocation.request_id))
+        else:
+            # It died after its last answer, before it asked for this event.
+            self._give_up(current, StaleReference(f"sandbox {self.reference.sandbox_id} died while idle"))
+
+    def _is_current(self, request_id: str) -> bool:
+        return self._current is not None and self._current.invocation.request_id == request_id
+
+    # --- idle
+
+    def freeze_if_idle(self) -> None:
+        """Freeze once the runtime waits for its next event; one that does not ask in time is ended."""
+        if self._states.state is not SandboxState.IDLE:
+            return
+        if self._quiet:
+            try:
+                self._slot.environment.freeze()
+            except SandboxDied:
+                self._lose()
+        elif self._loop.time() < self._next_due_s:
+            self._parts.freezer.watch(self)
+        else:
+            self._lose()
+
+    # --- the end
+
+    def retire(self) -> None:
+        """End the sandbox, after its invocation if it has one. Without extensions the shutdown takes 0 ms."""
+        if self._states.is_over:
+            return
+        if self._current is not None:
+            self._retiring = True
+        else:
+            self._remove()
+
+    def end_now(self) -> None:
+        """End the sandbox whatever it does; an invocation ends as if its process had been killed."""
+        if self._current is not None and not self._states.is_over:
+            request_id = self._current.invocation.request_id
+            self._phase = None
+            self._complete(outcomes.exited(Exit(None, 9), request_id))
+        elif not self._states.is_over:
+            self._remove()
+
+    def _lose(self) -> None:
+        self._parts.statistics.sandboxes_lost += 1
+        self._remove()
+        self._lost(self)
+
+    def _remove(self) -> None:
+        self._states.move(SandboxState.DRAINING)
+        self._phase = None
+        self._cancel_timer()
+        self._parts.freezer.forget(self)
+        self._slot.discard()
+        self._parts.background.spawn(self._finish())
+
+    async def _finish(self) -> None:
+        await self._slot.wait_removed()
+        self._journal.close()
+        self._states.move(SandboxState.DEAD)
+        self._ended(self)
+
+    # --- small things
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _milliseconds_since(self, start_s: float) -> float:
+        return (self._loop.time() - start_s) * 1000.0
+
+    def status(self) -> SandboxStatus:
+        """For people."""
+        return SandboxStatus(
+            sandbox_id=self.reference.sandbox_id,
+            worker_id=self.reference.worker_id,
+            state=self._states.state.value,
+            function_arn=self.function.arn,
+            created_at_s=self._created_at_s,
+            invocations=self._invocations,
+            memory_mb=self.function.memory_mb,
+            memory_used_bytes=self._slot.memory_current_bytes(),
+            last_used_at_s=self._used_at_s,
+        )
+
+
+def _invalid_entrypoint(plan: InvalidEntrypoint) -> Callable[[str], Outcome]:
+    def failure(request_id: str) -> Outcome:
+        return outcomes.platform_failure(plan.error_type, str(plan), request_id)
+
+    return failure

@@ -1,0 +1,151 @@
+"""The platform's own log lines: INIT_START, INIT_REPORT, START, END and REPORT, as text and as JSON. Pure.
+
+Formats: lines recorded from AWS Lambda; the JSON events of its Telemetry API schema (2022-12-13).
+"""
+
+import datetime
+import math
+from typing import Any
+
+import msgspec
+
+from stoker.worker.outcome import Outcome
+
+_LEVELS = {"DEBUG": 0, "INFO": 1, "WARN": 2}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What one invocation took."""
+
+    duration_ms: float
+    memory_mb: int
+    memory_used_mb: int
+    init_ms: float | None = None
+
+    @property
+    def billed_ms(self) -> int:
+        """Whole milliseconds; since August 2025 the Init phase counts too."""
+        return math.ceil(round(self.duration_ms + (self.init_ms or 0.0), 3))
+
+
+def iso_time(now_s: float) -> str:
+    """``2026-01-31T12:00:00.000Z``."""
+    moment = datetime.datetime.fromtimestamp(math.floor(now_s * 1000) / 1000, tz=datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class TextReport:
+    """The lines of LoggingConfig LogFormat=Text."""
+
+    __slots__ = ()
+
+    def init_start(self, now_s: float, runtime_version: str, runtime_arn: str) -> str | None:
+        return f"INIT_START Runtime Version: {runtime_version}\tRuntime Version ARN: {runtime_arn}\n"
+
+    def init_report(self, now_s: float, duration_ms: float, phase: str, outcome: Outcome) -> str | None:
+        """Only failures are reported: a good Init shows in REPORT."""
+        if outcome.status == "success":
+            return None
+        line = f"INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: {phase}\tStatus: {outcome.status}"
+        if outcome.status == "error":
+            line += f"\tError Type: {outcome.error_type}"
+        return line + "\n"
+
+    def start(self, now_s: float, request_id: str, version: str) -> str | None:
+        return f"START RequestId: {request_id} Version: {version}\n"
+
+    def fault(self, now_s: float, outcome: Outcome) -> str | None:
+        if outcome.log_line is None:
+            return None
+        return f"{iso_time(now_s)} {outcome.log_line}" if outcome.status == "timeout" else outcome.log_line
+
+    def end(self, now_s: float, request_id: str) -> str | None:
+        return f"END RequestId: {request_id}\n"
+
+    def report(
+        self, now_s: float, request_id: str, usage: Usage, outcome: Outcome, trace_id: str
+    ) -> str | None:
+        line = (
+            f"REPORT RequestId: {request_id}\tDuration: {usage.duration_ms:.2f} ms\t"
+            f"Billed Duration: {usage.billed_ms} ms\tMemory Size: {usage.memory_mb} MB\t"
+            f"Max Memory Used: {usage.memory_used_mb} MB\t"
+        )
+        if usage.init_ms is not None:
+            line += f"Init Duration: {usage.init_ms:.2f} ms\t"
+        # A function error that its runtime posted is no fault of the environment: AWS shows no status for it.
+        if outcome.status == "timeout":
+            line += "Status: timeout"
+        elif outcome.status == "error" and not outcome.healthy:
+            line += f"Status: error\tError Type: {outcome.error_type}"
+        return line + "\n"
+
+
+class JsonReport:
+    """The events of LoggingConfig LogFormat=JSON that pass the SystemLogLevel."""
+
+    __slots__ = ("_level",)
+
+    def __init__(self, system_log_level: str | None) -> None:
+        self._level = _LEVELS.get(system_log_level or "INFO", 1)
+
+    def init_start(self, now_s: float, runtime_version: str, runtime_arn: str) -> str | None:
+        record = {
+            "initializationType": "on-demand",
+            "phase": "init",
+            "runtimeVersion": runtime_version,
+            "runtimeVersionArn": runtime_arn,
+        }
+        return self._event(now_s, "platform.initStart", "INFO", record)
+
+    def init_report(self, now_s: float, duration_ms: float, phase: str, outcome: Outcome) -> str | None:
+        record: dict[str, Any] = {"initializationType": "on-demand", "phase": phase, "status": outcome.status}
+        if outcome.status == "error":
+            record["errorType"] = outcome.error_type
+        record["metrics"] = {"durationMs": round(duration_ms, 3)}
+        level = "DEBUG" if outcome.status == "success" else "WARN"
+        return self._event(now_s, "platform.initReport", level, record)
+
+    def start(self, now_s: float, request_id: str, version: str) -> str | None:
+        record = {"requestId": request_id, "version": version}
+        return self._event(now_s, "platform.start", "INFO", record)
+
+    def fault(self, now_s: float, outcome: Outcome) -> str | None:
+        if outcome.log_line is None:
+            return None
+        return self._event(now_s, "platform.fault", "WARN", outcome.log_line.rstrip("\n"))
+
+    def end(self, now_s: float, request_id: str) -> str | None:
+        return None
+
+    def report(
+        self, now_s: float, request_id: str, usage: Usage, outcome: Outcome, trace_id: str
+    ) -> str | None:
+        metrics: dict[str, Any] = {
+            "durationMs": round(usage.duration_ms, 3),
+            "billedDurationMs": usage.billed_ms,
+            "memorySizeMB": usage.memory_mb,
+            "maxMemoryUsedMB": usage.memory_used_mb,
+        }
+        if usage.init_ms is not None:
+            metrics["initDurationMs"] = round(usage.init_ms, 3)
+        record: dict[str, Any] = {"requestId": request_id, "metrics": metrics}
+        if trace_id:
+            record["tracing"] = {"type": "X-Amzn-Trace-Id", "value": trace_id}
+        record["status"] = outcome.status
+        if outcome.status == "error":
+            record["errorType"] = outcome.error_type
+        level = "INFO" if outcome.status == "success" else "WARN"
+        return self._event(now_s, "platform.report", level, record)
+
+    def _event(self, now_s: float, kind: str, level: str, record: object) -> str | None:
+        if _LEVELS[level] < self._level:
+            return None
+        return msgspec.json.encode({"time": iso_time(now_s), "type": kind, "record": record}).decode() + "\n"
+
+
+Report = TextReport | JsonReport
+
+
+def report_of(log_format: str, system_log_level: str | None) -> Report:
+    """The format that a function's LoggingConfig asks for."""
+    return JsonReport(system_log_level) if log_format == "JSON" else TextReport()

@@ -1,0 +1,140 @@
+"""The place for one sandbox's execution environment: makes it, throttles it, measures it, removes it.
+
+A slot has one environment at a time; after a failed Init a second one takes the first one's place.
+"""
+
+import asyncio
+from pathlib import Path
+
+from stoker.core.errors import SandboxDied, SandboxError
+from stoker.runtimes.catalog import RuntimePlan
+from stoker.sandbox.driver import SandboxSpec
+from stoker.services.functions import FunctionVersion
+from stoker.worker.environment import Environment, Owner
+from stoker.worker.journal import Journal
+from stoker.worker.launching import launch_of, limits_of, mounts_of
+from stoker.worker.parts import Parts
+
+_MIB = 1024 * 1024
+_NEAR_LIMIT = 0.9
+"""Below this share of its memory a sandbox cannot have run into the limit, so nobody asks the kernel."""
+
+
+class Slot:
+    """Used by one ``Life``, on its event loop."""
+
+    def __init__(
+        self,
+        sandbox_id: str,
+        function: FunctionVersion,
+        log_stream: str,
+        journal: Journal,
+        owner: Owner,
+        parts: Parts,
+    ) -> None:
+        self._sandbox_id = sandbox_id
+        self._function = function
+        self._log_stream = log_stream
+        self._journal = journal
+        self._owner = owner
+        self._parts = parts
+        self._environment: Environment | None = None
+        self._removing: asyncio.Task[None] | None = None
+        self._made = 0
+
+    @property
+    def environment(self) -> Environment:
+        """The environment there is.
+
+        Raises:
+            SandboxDied: there is none.
+        """
+        if self._environment is None:
+            raise SandboxDied(self._sandbox_id)
+        return self._environment
+
+    async def make(self, plan: RuntimePlan, task: Path) -> Environment:
+        """An environment with its mounts and no process yet; not in the slot until ``take``.
+
+        Raises:
+            SandboxError: nothing is left of the attempt.
+        """
+        settings = self._parts.settings
+        self._made += 1
+        # The first one may still be on its way out when the second is made: its name is its own.
+        name = self._sandbox_id if self._made == 1 else f"{self._sandbox_id}-{self._made}"
+        limits = limits_of(self._function, settings.cpu_policy, initialising=True)
+        sandbox = await self._parts.driver.create(
+            SandboxSpec(name, limits, mounts_of(plan, task), settings.egress)
+        )
+        return Environment(sandbox, self._owner, self._journal, self._parts.clock)
+
+    async def launch(self, environment: Environment, plan: RuntimePlan) -> None:
+        """Put an environment into the slot and start its runtime.
+
+        Raises:
+            SandboxError: the slot is empty again and nothing is left of the attempt.
+        """
+        self._environment = environment
+        credential = self._parts.session_credentials(self._function)
+        fd = environment.sandbox.telemetry_fd_inside
+        launch = launch_of(plan, self._function, credential, log_stream=self._log_stream, telemetry_fd=fd)
+        try:
+            await environment.launch(launch, self._parts.serve_service_api)
+        except BaseException:
+            if self._environment is environment:
+                self._environment = None
+            await environment.destroy()
+            raise
+
+    def throttle_soon(self) -> None:
+        """Init is over: hold the sandbox to its function's share of the CPU. Nobody waits for it."""
+        self._parts.background.spawn(self._throttle(self.environment))
+
+    async def _throttle(self, environment: Environment) -> None:
+        limits = limits_of(self._function, self._parts.settings.cpu_policy, initialising=False)
+        try:
+            await environment.throttle(limits)
+        except SandboxDied:
+            return
+        except SandboxError:
+            # A sandbox that cannot be held to its share must not run on; its end is handled as any other.
+            environment.kill()
+
+    def drain_output(self) -> None:
+        """Log what the runtime has written so far."""
+        if self._environment is not None:
+            self._environment.drain_output()
+
+    def memory(self) -> tuple[int, bool]:
+        """(largest use so far in bytes, whether the kernel killed for want of memory)."""
+        if self._environment is None:
+            return 0, False
+        sandbox = self._environment.sandbox
+        try:
+            peak_bytes = sandbox.memory_peak_bytes()
+            near = peak_bytes == 0 or peak_bytes >= self._function.memory_mb * _MIB * _NEAR_LIMIT
+            return peak_bytes, near and sandbox.oom_kills() > 0
+        except SandboxDied:
+            return 0, False
+
+    def memory_current_bytes(self) -> int:
+        """Memory in use now; 0 when there is no environment."""
+        if self._environment is None:
+            return 0
+        try:
+            return self._environment.sandbox.memory_current_bytes()
+        except SandboxDied:
+            return 0
+
+    def discard(self) -> None:
+        """Kill what is in the slot at once and remove it behind."""
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            environment.abandon()
+            self._removing = self._parts.background.spawn(environment.destroy())
+
+    async def wait_removed(self) -> None:
+        """Until what was discarded last is gone."""
+        if self._removing is not None:
+            await asyncio.wait((self._removing,))
