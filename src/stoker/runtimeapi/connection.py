@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         if self.awaiting or self._paused or not self._feed(data):
             self.close()
             return
-        # "Accepted" stays held in a packet that ends in a waiting /next: a runtime that sends its response and
+        # "Accepted" stays held in a packet that ends in a waiting /next: a runtime that sends response and
         # the next /next together is woken once, by the next event. A refusal is never held.
         if not self.awaiting:
             self._flush()

@@ -107,9 +107,9 @@ def handle_event_request(client, request_handler, headers, body, log_sink):
     """Run one invocation and post its outcome; BaseExceptions such as SystemExit end the process."""
     request_id = headers["lambda-runtime-aws-request-id"]
     try:
-        context = _create_context(headers)
+        lambda_context = _create_context(headers)
         event = _unmarshal_request(body, headers.get("content-type", "application/json"))
-        response = request_handler(event, context)
+        response = request_handler(event, lambda_context)
         result, content_type = _marshal_response(response)
     except FaultException as e:
         from stoker_runtime import failures

@@ -13,14 +13,10 @@ from stoker_runtime.marshal import _refuse
 
 def encode(obj, escape):
     """JSON text of any value; ``escape`` writes everything outside ASCII as \\uXXXX."""
-    quote = _json.encode_basestring_ascii if escape else _quote
+    quote = _json.encode_basestring_ascii if escape else _json.encode_basestring
     parts = []
     _write(obj, parts.append, quote, set())
     return "".join(parts)
-
-
-def _quote(text):
-    return _json.encode_basestring(text).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _number(value):

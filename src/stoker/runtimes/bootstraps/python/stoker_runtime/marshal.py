@@ -88,8 +88,6 @@ def to_json(obj):
         text = (_json.encode_basestring_ascii if escape else _json.encode_basestring)(obj)
     else:
         text = "".join(encode(obj, 0))
-    if not escape and ("\u2028" in text or "\u2029" in text):
-        text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return text
 
 
