@@ -128,7 +128,7 @@ class Life:
         self._init_ended_badly(lambda request_id: outcomes.timed_out(INIT_TIMEOUT_S, request_id))
 
     def _init_ended_badly(self, failure: Callable[[str], Outcome]) -> None:
-        """The first time an invocation tries again, now or when it comes; the second time it is its result."""
+        """The first time an invocation tries again, now or later; the second time it is that one's result."""
         phase, self._phase = self._phase, None
         duration_ms = self._milliseconds_since(self._phase_started_s)
         self._parts.statistics.init_failures += 1

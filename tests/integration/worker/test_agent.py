@@ -1,5 +1,6 @@
 """The worker over real Python bootstraps in real processes."""
 
+import asyncio
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ from stoker.services.code import CodeMissing
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.services.invocation import Invocation, InvocationResult
-from stoker.services.worker import SandboxReference
+from stoker.services.worker import SandboxReference, StaleReference, WorkerUnavailable
 from stoker.worker.agent import WorkerAgent, WorkerSettings
 from tests.integration.worker.process_driver import ProcessDriver
 
@@ -175,3 +176,322 @@ async def test_the_log_has_start_output_end_and_report(bench: Bench) -> None:
         r"000000000000/us-east-1/aws/lambda/echo:\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", stream
     )
     assert bench.logs.text == tail
+
+
+async def test_a_function_error_is_passed_on_and_the_sandbox_lives(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function("def handler(event, context):\n    if event: raise ValueError('no')\n    return 1")
+    )
+    failed = await bench.invoke(sandbox, True)
+    assert failed.function_error == "Unhandled"
+    assert failed.healthy
+    error = json.loads(failed.payload)
+    assert (error["errorType"], error["errorMessage"]) == ("ValueError", "no")
+    assert "[ERROR] ValueError: no\nTraceback (most recent call last):\n" in bench.logs.text
+    assert (await bench.invoke(sandbox, False, 2)).payload == b"1"
+
+
+async def test_a_time_out_ends_the_sandbox(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function(
+            "import time\ndef handler(event, context):\n    print('in'); time.sleep(60)", timeout_s=1
+        )
+    )
+    result = await bench.invoke(sandbox)
+    assert json.loads(result.payload) == {
+        "errorType": "Sandbox.Timedout",
+        "errorMessage": f"RequestId: {ID} Error: Task timed out after 1.00 seconds",
+    }
+    assert (result.function_error, result.healthy) == ("Unhandled", False)
+    tail = (result.log_tail or b"").decode()
+    assert "in\n" in tail
+    assert re.search(
+        rf"\n\d{{4}}-\d\d-\d\dT[\d:.]+Z {ID} Task timed out after 1.00 seconds\n\nEND RequestId: {ID}\n", tail
+    )
+    assert re.search(r"\tDuration: 1000.00 ms\tBilled Duration: \d+ ms\t.*\tStatus: timeout\n$", tail)
+    with pytest.raises(StaleReference):
+        await bench.invoke(sandbox, None, 2)
+    assert bench.agent.statistics.timeouts == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("os._exit(0)", "Runtime exited without providing a reason"),
+        ("os._exit(3)", "Runtime exited with error: exit status 3"),
+        ("os.kill(os.getpid(), 9)", "Runtime exited with error: signal: killed"),
+        ("os.abort()", "Runtime exited with error: signal: aborted"),
+    ],
+)
+async def test_an_exit_is_told_as_aws_does(bench: Bench, code: str, message: str) -> None:
+    result = await bench.once(f"import os\ndef handler(event, context):\n    print('last words')\n    {code}")
+    assert json.loads(result.payload) == {
+        "errorType": "Runtime.ExitError",
+        "errorMessage": f"RequestId: {ID} Error: {message}",
+    }
+    assert not result.healthy
+    tail = (result.log_tail or b"").decode()
+    assert f"last words\nRequestId: {ID} Error: {message}\nRuntime.ExitError\nEND RequestId: {ID}\n" in tail
+    assert tail.endswith("\tStatus: error\tError Type: Runtime.ExitError\n")
+    assert bench.lost == []
+
+
+async def test_a_failed_init_is_repeated_in_a_fresh_sandbox(bench: Bench) -> None:
+    function = bench.function("raise Exception('Runtime startup fails')")
+    sandbox = await bench.agent.create(function)
+    result = await bench.invoke(sandbox)
+    error = json.loads(result.payload)
+    assert (error["errorType"], error["errorMessage"], error["requestId"]) == (
+        "Exception",
+        "Runtime startup fails",
+        "",
+    )
+    assert (result.function_error, result.healthy) == ("Unhandled", False)
+    assert len(bench.driver.sandboxes) == 2
+    (events,) = bench.logs.streams.values()
+    log = [re.sub(r"\d+\.\d\d ms", "N ms", message.rstrip()) for _, message in events]
+    platform = [line for line in log if line.startswith(("INIT_REPORT", "START", "END", "REPORT"))]
+    assert [line.split("\t")[:4] for line in platform] == [
+        ["INIT_REPORT Init Duration: N ms", "Phase: init", "Status: error", "Error Type: Runtime.Unknown"],
+        ["INIT_REPORT Init Duration: N ms", "Phase: invoke", "Status: error", "Error Type: Runtime.Unknown"],
+        [f"START RequestId: {ID} Version: $LATEST"],
+        [f"END RequestId: {ID}"],
+        platform[4].split("\t")[:4],
+    ]
+    assert "Init Duration" not in platform[4]
+    assert platform[4].endswith("Status: error\tError Type: Runtime.Unknown")
+
+
+async def test_an_init_that_works_the_second_time_serves_the_invocation(bench: Bench, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    result = await bench.once(
+        f"""
+        import os, time
+        if not os.path.exists({str(flag)!r}):
+            open({str(flag)!r}, "w").close()
+            os._exit(1)
+        def handler(event, context):
+            return context.get_remaining_time_in_millis()
+        """,
+        timeout_s=5,
+    )
+    assert 3000 < json.loads(result.payload) < 5000
+    assert (result.healthy, result.init_ms) == (True, None)
+
+
+async def test_provided_without_bootstrap_is_an_invalid_entrypoint(bench: Bench) -> None:
+    import msgspec
+
+    function = msgspec.structs.replace(bench.function("x = 1"), runtime="provided.al2023")
+    result = await bench.invoke(await bench.agent.create(function))
+    assert json.loads(result.payload) == {
+        "errorType": "Runtime.InvalidEntrypoint",
+        "errorMessage": f"RequestId: {ID} Error: Couldn't find valid bootstrap(s): "
+        "[/var/task/bootstrap /opt/bootstrap]",
+    }
+    assert bench.driver.sandboxes == []
+
+
+async def test_a_response_over_the_limit(bench: Bench) -> None:
+    result = await bench.once("def handler(event, context): return 'x' * 7_000_000")
+    assert json.loads(result.payload) == {
+        "errorType": "Function.ResponseSizeTooLarge",
+        "errorMessage": "Response payload size exceeded maximum allowed payload size (6291556 bytes).",
+    }
+    assert (result.function_error, result.healthy) == ("Unhandled", False)
+
+
+async def test_an_idle_sandbox_is_frozen_and_thawed(bench: Bench) -> None:
+    sandbox = await bench.agent.create(bench.function("def handler(event, context): return 1"))
+    await bench.invoke(sandbox)
+    inside = bench.driver.sandboxes[0]
+    assert not inside.frozen
+    await asyncio.sleep(0.15)
+    assert inside.frozen
+    await bench.invoke(sandbox, None, 2)
+    assert (inside.frozen, inside.freezes, inside.thaws) == (False, 1, 1)
+    # One timer serves all: ten invocations in a row neither freeze nor thaw.
+    for number in range(3, 13):
+        await bench.invoke(sandbox, None, number)
+    assert inside.thaws == 1
+
+
+async def test_the_cpu_is_throttled_after_init(bench: Bench) -> None:
+    await bench.once("def handler(event, context): return 1", memory_mb=512)
+    await asyncio.sleep(0.01)
+    first, second = bench.driver.sandboxes[0].limits
+    assert first.cpu_quota <= 0
+    assert second.cpu_quota == pytest.approx(512 / 1769)
+
+
+async def test_what_a_thread_writes_after_the_response_is_logged_too(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function(
+            """
+            import threading, time
+            def late():
+                time.sleep(0.03)
+                print("late")
+            def handler(event, context):
+                threading.Thread(target=late).start()
+            """
+        )
+    )
+    await bench.invoke(sandbox)
+    assert "late" not in bench.logs.text
+    await asyncio.sleep(0.3)
+    result = await bench.invoke(sandbox, None, 2)
+    assert "late\n" in bench.logs.text
+    assert b"late\n" in (result.log_tail or b"")
+
+
+async def test_a_flood_blocks_only_its_own_function(bench: Bench) -> None:
+    flood = await bench.agent.create(
+        bench.function("def handler(event, context):\n    while True: print('x' * 1000)", timeout_s=2)
+    )
+    quiet = await bench.agent.create(bench.function("def handler(event, context): return 1"))
+    await bench.invoke(quiet)
+    flooding = asyncio.create_task(bench.invoke(flood))
+    await asyncio.sleep(0.8)
+    loop = asyncio.get_running_loop()
+    worst_s = 0.0
+    for number in range(50):
+        begun_s = loop.time()
+        await bench.invoke(quiet, None, number + 2)
+        worst_s = max(worst_s, loop.time() - begun_s)
+    assert worst_s < 0.2
+    result = await flooding
+    assert b"Task timed out" in result.payload
+    written = sum(len(message) for _, message in next(iter(bench.logs.streams.values())))
+    assert written < 30_000_000
+
+
+async def test_json_logs(bench: Bench) -> None:
+    result = await bench.once(
+        "import logging\ndef handler(event, context): logging.getLogger().warning('hm')", log_format="JSON"
+    )
+    lines = [json.loads(line) for line in (result.log_tail or b"").decode().splitlines()]
+    assert [line.get("type") or line["message"] for line in lines] == [
+        "platform.initStart",
+        "platform.start",
+        "hm",
+        "platform.report",
+    ]
+    report = lines[-1]["record"]
+    assert set(report["metrics"]) == {
+        "durationMs",
+        "billedDurationMs",
+        "memorySizeMB",
+        "maxMemoryUsedMB",
+        "initDurationMs",
+    }
+    assert report["status"] == "success"
+
+
+async def test_a_sandbox_that_dies_idle_is_lost(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function(
+            """
+            import os, threading, time
+            def later():
+                time.sleep(0.03)
+                os._exit(1)
+            def handler(event, context):
+                threading.Thread(target=later).start()
+            """
+        )
+    )
+    await bench.invoke(sandbox)
+    await asyncio.sleep(0.3)
+    assert bench.lost == [sandbox]
+    with pytest.raises(StaleReference):
+        await bench.invoke(sandbox, None, 2)
+
+
+async def test_old_epochs_and_other_lives_are_refused(bench: Bench) -> None:
+    import msgspec
+
+    sandbox = await bench.agent.create(bench.function("def handler(event, context): return 1"))
+    newer = msgspec.structs.replace(sandbox, epoch=5)
+    await bench.invoke(newer)
+    with pytest.raises(StaleReference):
+        await bench.invoke(msgspec.structs.replace(sandbox, epoch=4))
+    with pytest.raises(StaleReference):
+        await bench.invoke(msgspec.structs.replace(newer, incarnation="earlier"))
+    bench.agent.retire(sandbox)  # stale: ignored
+    await bench.invoke(newer, None, 2)
+    bench.agent.retire(newer)
+    with pytest.raises(StaleReference):
+        await bench.invoke(newer, None, 3)
+
+
+async def test_a_busy_sandbox_takes_no_second_invocation(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function("import time\ndef handler(event, context): time.sleep(0.3); return 1")
+    )
+    running = asyncio.create_task(bench.invoke(sandbox))
+    await asyncio.sleep(0)
+    with pytest.raises(StaleReference):
+        await bench.invoke(sandbox, None, 2)
+    assert (await running).payload == b"1"
+
+
+async def test_a_caller_that_goes_away_does_not_end_the_invocation(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function("import time\ndef handler(event, context): time.sleep(0.2); print('done')")
+    )
+    running = asyncio.create_task(bench.invoke(sandbox))
+    await asyncio.sleep(0.15)
+    running.cancel()
+    await asyncio.sleep(0.4)
+    assert "done\n" in bench.logs.text
+    assert "REPORT RequestId" in bench.logs.text
+    assert bench.agent.sandboxes()[0].state == "idle"
+
+
+async def test_room_is_bounded_and_comes_back(bench: Bench) -> None:
+    function = bench.function("def handler(event, context): return 1", memory_mb=600)
+    sandbox = await bench.agent.create(function)
+    with pytest.raises(WorkerUnavailable, match="600 MB"):
+        await bench.agent.create(function)
+    assert bench.agent.snapshot().memory_reserved_mb == 600
+    bench.agent.retire(sandbox)
+    await asyncio.sleep(0.2)
+    assert bench.agent.snapshot().memory_reserved_mb == 0
+    assert (await bench.once("def handler(event, context): return 2")).payload == b"2"
+
+
+async def test_code_that_is_not_here_makes_the_worker_unavailable(bench: Bench) -> None:
+    import msgspec
+
+    function = msgspec.structs.replace(bench.function("x = 1"), code_sha256="gone")
+    with pytest.raises(WorkerUnavailable):
+        await bench.agent.create(function)
+    assert bench.agent.snapshot().memory_reserved_mb == 0
+
+
+async def test_closing_lets_what_runs_finish(bench: Bench) -> None:
+    sandbox = await bench.agent.create(
+        bench.function("import time\ndef handler(event, context): time.sleep(0.3); return 'finished'")
+    )
+    running = asyncio.create_task(bench.invoke(sandbox))
+    await asyncio.sleep(0.05)
+    await bench.agent.close(5)
+    assert (await running).payload == b'"finished"'
+    with pytest.raises(WorkerUnavailable):
+        await bench.once("x = 1")
+
+
+async def test_the_environment_inside(bench: Bench) -> None:
+    result = await bench.once(
+        "import os\ndef handler(event, context): return dict(os.environ)",
+        memory_mb=256,
+        environment={"MINE": "x", "AWS_REGION": "ignored"},
+    )
+    inside = json.loads(result.payload)
+    assert inside["MINE"] == "x"
+    assert inside["AWS_REGION"] == "us-east-1"
+    assert inside["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] == "256"
+    assert inside["AWS_SESSION_TOKEN"] == "token"
+    assert inside["AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"] == "http://127.0.0.1:9797"
+    assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", inside["AWS_LAMBDA_LOG_STREAM_NAME"])
