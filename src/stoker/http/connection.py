@@ -23,6 +23,21 @@ _Pending = tuple[Request | Refused, ServerReply]
 class ServerConnection(RequestReader):
     """The protocol of one accepted connection. Only the event loop's thread touches it."""
 
+    __slots__ = (
+        "_advancing",
+        "_backlog",
+        "_current",
+        "_paused",
+        "_queue",
+        "_served",
+        "_unfed",
+        "_writable",
+        "transport",
+        "unsent_bytes",
+        "unsent_since_s",
+        "write_blocked",
+    )
+
     transport: asyncio.Transport
 
     def __init__(self, shared: ServerState) -> None:
@@ -159,11 +174,8 @@ class ServerConnection(RequestReader):
     # RequestReader's hooks.
 
     def _accept(self, request: Request) -> None:
-        if self._old_peer:
-            tail = KEEP_1_0 if self._keep_alive else CLOSE
-        else:
-            tail = KEEP if self._keep_alive else CLOSE
-        if self.shared.closing:
+        tail = KEEP_1_0 if self._old_peer else KEEP
+        if not self._keep_alive or self.shared.closing:
             tail = CLOSE
         held_bytes = len(request.body)
         reply = ServerReply(self, tail, request.method == b"HEAD", self._old_peer, request.stream, held_bytes)

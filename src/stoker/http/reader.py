@@ -51,6 +51,36 @@ class Refused(Exception):
 class RequestReader(asyncio.Protocol):
     """Parser callbacks of one connection. Exceptions in them never leave ``_feed``."""
 
+    __slots__ = (
+        "_body_bytes",
+        "_body_since_s",
+        "_body_unparsed",
+        "_chunks",
+        "_continue_owed",
+        "_feeding",
+        "_head_fed_bytes",
+        "_head_measured",
+        "_headers",
+        "_ignored_input",
+        "_keep_alive",
+        "_length",
+        "_max_header_bytes",
+        "_max_header_count",
+        "_max_target_bytes",
+        "_old_peer",
+        "_parser",
+        "_phase",
+        "_refusal",
+        "_request",
+        "_seen",
+        "_since_s",
+        "_stream",
+        "_target",
+        "peer",
+        "secure",
+        "shared",
+    )
+
     shared: ServerState
     peer: str
     secure: bool
@@ -61,6 +91,9 @@ class RequestReader(asyncio.Protocol):
         self._max_target_bytes = limits.max_target_bytes
         self._max_header_bytes = limits.max_header_bytes
         self._max_header_count = limits.max_header_count
+        # A head that came in one slice is smaller than any usual limit, and need not be measured.
+        most_bytes = PARSE_SLICE_BYTES + HEADER_OVERHEAD_BYTES * limits.max_header_count
+        self._head_measured = limits.max_header_bytes < most_bytes
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._phase = IDLE
         self._feeding = False
@@ -82,7 +115,6 @@ class RequestReader(asyncio.Protocol):
     def _reset_head(self) -> None:
         self._target = b""
         self._headers: Headers = []
-        self._header_bytes = 0
         self._seen = 0
         self._length = 0
 
@@ -125,15 +157,19 @@ class RequestReader(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._feed_failed(error)
         self._feeding = False
-        if self._phase == HEAD:
+        if self._phase == HEAD or (self._phase == BODY and self._seen & CODING):
             self._bound_partial_head(len(data))
 
     def _bound_partial_head(self, size_bytes: int) -> None:
-        # httptools keeps an unfinished header to itself, so what it may hold is bounded here.
+        # httptools keeps an unfinished header or trailer to itself, so what it may hold is bounded here.
         self._head_fed_bytes += min(size_bytes, PARSE_SLICE_BYTES)
         most_bytes = self._max_header_bytes + self._max_target_bytes + PARSE_SLICE_BYTES
         if self._head_fed_bytes > most_bytes:
-            self._refuse(Refused(431, "The request headers are too large."))
+            refused = Refused(431, "The request headers are too large.")
+            if self._stream is not None:
+                self._body_failed(refused.reason)
+            else:
+                self._refuse(refused)
 
     def _feed_failed(self, error: httptools.HttpParserError) -> None:
         refused, self._refusal = self._refusal, None
@@ -196,15 +232,14 @@ class RequestReader(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A complete header, or trailer when the body has begun."""
         name = name.lower()
-        size_bytes = self._header_bytes + len(name) + len(value) + HEADER_OVERHEAD_BYTES
-        if size_bytes > self._max_header_bytes:
-            raise self._fail(431, "The request headers are too large.")
-        self._header_bytes = size_bytes
         if value and value[-1] <= 32:
             value = value.rstrip(b" \t")
         bit = WATCHED.get(name)
         if bit is not None:
-            self._watch(name, value, bit)
+            if bit == HOST and not self._seen & HOST and self._phase == HEAD:
+                self._seen |= HOST
+            else:
+                self._watch(name, value, bit)
         self._headers.append((name, value))
 
     def _watch(self, name: bytes, value: bytes, bit: int) -> None:
@@ -234,11 +269,18 @@ class RequestReader(asyncio.Protocol):
             self._check_target(method, target)
         if len(self._headers) > self._max_header_count:
             raise self._fail(431, "There are too many request headers.")
+        if self._head_fed_bytes or self._head_measured:
+            self._check_header_bytes()
         self._request = Request(method, target, self._headers, self.peer, self.secure)
         self._phase = BODY
         self._head_fed_bytes = 0
         if seen & CODING or self._length:
             self._begin_body(self._request)
+
+    def _check_header_bytes(self) -> None:
+        size_bytes = sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in self._headers)
+        if size_bytes > self._max_header_bytes:
+            raise self._fail(431, "The request headers are too large.")
 
     def _check_framing(self, parser: httptools.HttpRequestParser) -> None:
         """The rare cases, kept off the path of an ordinary keep-alive request."""
@@ -303,6 +345,7 @@ class RequestReader(asyncio.Protocol):
             raise self._fail(400, "")
         size_bytes = len(chunk)
         self._body_bytes += size_bytes
+        self._head_fed_bytes = 0
         shared.buffered_bytes += size_bytes
         if self._stream is not None:
             self._stream.feed(chunk)
@@ -325,6 +368,7 @@ class RequestReader(asyncio.Protocol):
         if stream is not None:
             self._stream = None
             trailers = self._headers
+            self._head_fed_bytes = 1
             self._end_body()
             stream.end(trailers)
             return
@@ -334,9 +378,14 @@ class RequestReader(asyncio.Protocol):
         if self._seen & (CODING | EXPECT | LENGTH):
             if self._seen & CODING:
                 request.trailers = self._headers
+                # Slices are large here: what follows in the same one is measured.
+                self._head_fed_bytes = 1
             self._end_body()
         else:
-            self._reset_head()
+            # _reset_head, inlined: this is the path of every small request.
+            self._target = b""
+            self._headers = []
+            self._seen = self._length = 0
         self._accept(request)
 
     def _end_body(self) -> None:

@@ -11,7 +11,7 @@ from stoker.http.body import BodyStream, Headers
 from stoker.http.errors import InvalidHeader, PeerVanished, ReplyMisuse
 from stoker.http.limits import JOIN_BODY_BYTES
 from stoker.http.state import CLOSE
-from stoker.http.wire import Head, header_lines, length_digits, name_kind, serialise_head
+from stoker.http.wire import Head, header_lines, length_digits, name_kind, plain_block, serialise_head
 
 if TYPE_CHECKING:
     from stoker.http.connection import ServerConnection
@@ -52,6 +52,10 @@ class ServerReply(msgspec.Struct, eq=False):
         """See ``Reply.send``."""
         if self.state != NEW:
             self._refuse_second()
+            return
+        block = plain_block(status, headers)
+        if block is not None:
+            self.send_raw(block + b"content-length: ", body)
             return
         head = serialise_head(status, headers)
         ending = self._ending(head)

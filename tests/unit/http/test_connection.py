@@ -289,6 +289,29 @@ def test_an_endless_header_is_cut_off_before_it_is_complete():
     assert statuses(bytes(peer.transport.written)) == [431]
 
 
+def test_an_endless_trailer_is_cut_off_before_it_is_complete():
+    limits = ServerLimits(max_header_bytes=8192, max_target_bytes=1024)
+    for body in (b"", b"3\r\nabc\r\n"):
+        peer = FakeServer(Recorder(), limits).connect()
+        peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + body + b"0\r\nX: ")
+        fed = 0
+        while not peer.closed and fed < 100_000:
+            peer.send(b"a" * 1000)
+            fed += 1000
+        assert fed < 8192 + 1024 + 4096 + 2000
+        assert statuses(bytes(peer.transport.written)) == [431]
+
+
+def test_a_slow_chunked_body_is_no_endless_trailer():
+    handler = Recorder()
+    peer = FakeServer(handler, ServerLimits(max_header_bytes=512, max_target_bytes=512)).connect()
+    peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(30_000):
+        peer.send(b"1\r\na\r\n")
+    assert statuses(peer.send(b"0\r\n\r\n")) == [200]
+    assert len(handler.requests[0].body) == 30_000
+
+
 def test_absolute_form_and_star():
     handler = Recorder()
     peer = FakeServer(handler).connect()
