@@ -9,7 +9,7 @@ import typer
 from stoker.cli.connection import access
 from stoker.cli.output import show_json
 
-SERVED = ("LAMBDA", "CLOUDWATCH_LOGS", "STS")
+SERVED = ("LAMBDA", "CLOUDWATCH_LOGS")
 """Services that Stoker answers for, as botocore spells them in AWS_ENDPOINT_URL_<SERVICE>."""
 
 

@@ -1,0 +1,86 @@
+"""/metrics: the rooms' statistics in Prometheus' text format. Totals only: nothing names a function."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from stoker.events.poller import EventStatistics
+from stoker.frontend.invoke import FrontendStatistics
+from stoker.manager.pool import PoolStatistics
+from stoker.worker.statistics import Histogram, WorkerStatistics
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where the numbers come from; each is read when somebody asks."""
+
+    worker: Callable[[], WorkerStatistics]
+    pool: Callable[[], PoolStatistics]
+    frontend: Callable[[], FrontendStatistics]
+    events: Callable[[], EventStatistics]
+
+
+class Metrics:
+    """Renders every source."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Rooms(sources))
+
+    def render(self) -> bytes:
+        """The whole page."""
+        return generate_latest(self._registry)
+
+
+class _Rooms(Collector):
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        yield from _flat("stoker_pool", "Sandboxes", self._sources.pool(), gauges=_POOL_GAUGES)
+        frontend = self._sources.frontend()
+        yield from _flat("stoker_frontend", "Invocations", frontend, gauges=frozenset({"abandoned"}))
+        yield from _flat("stoker_admission", "Admission", frontend.admission, gauges=frozenset({"in_flight"}))
+        yield from _flat("stoker_events", "Events", self._sources.events(), gauges=frozenset({"in_flight"}))
+        yield from _worker(self._sources.worker())
+
+
+_POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})
+
+
+def _flat(prefix: str, what: str, record: msgspec.Struct, *, gauges: frozenset[str]) -> Iterable[Metric]:
+    for name, value in msgspec.structs.asdict(record).items():
+        if isinstance(value, dict):
+            family = CounterMetricFamily(f"{prefix}_{name}", f"{what}: {name}", labels=["reason"])
+            for reason, count in cast(Mapping[str, int], value).items():
+                family.add_metric([reason], float(count))
+            yield family
+        elif isinstance(value, int | float):
+            kind = GaugeMetricFamily if name in gauges else CounterMetricFamily
+            yield kind(f"{prefix}_{name}", f"{what}: {name}", value=float(value))
+
+
+def _worker(statistics: WorkerStatistics) -> Iterable[Metric]:
+    for name in statistics.__slots__:
+        value: object = getattr(statistics, name)
+        if isinstance(value, Histogram):
+            yield _histogram(f"stoker_worker_{name.removesuffix('_ms')}_seconds", name, value)
+        elif isinstance(value, int):
+            yield CounterMetricFamily(f"stoker_worker_{name}", f"Worker: {name}", value=float(value))
+
+
+def _histogram(name: str, what: str, histogram: Histogram) -> HistogramMetricFamily:
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    bounds = [*(str(bound / 1000) for bound in histogram.bounds_ms), "+Inf"]
+    for bound, count in zip(bounds, histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return HistogramMetricFamily(name, f"Worker: {what}", buckets=buckets, sum_value=histogram.sum_ms / 1000)
