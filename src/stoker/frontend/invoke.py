@@ -37,8 +37,8 @@ class FrontendStatistics(msgspec.Struct, frozen=True, kw_only=True):
     invocations: int
     function_errors: int
     events_accepted: int
-    abandoned: int
-    """Invocations under way whose caller went away."""
+    in_background: int
+    """Invocations under way that are cold, or whose caller went away."""
 
 
 class InvokeFrontend:
@@ -122,7 +122,7 @@ class InvokeFrontend:
             invocations=self._invocations,
             function_errors=self._function_errors,
             events_accepted=self._events_accepted,
-            abandoned=self._runner.abandoned(),
+            in_background=self._runner.in_background(),
         )
 
     async def close(self, grace_s: float) -> None:

@@ -1,7 +1,8 @@
 """Running one admitted invocation: a sandbox, the worker's answer, the sandbox given back in any case."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
 import structlog
 
@@ -9,25 +10,29 @@ from stoker.core.errors import ServiceError
 from stoker.frontend.admission import Admission, Admitted
 from stoker.services.functions import FunctionVersion
 from stoker.services.invocation import Invocation, InvocationResult
-from stoker.services.manager import WorkerManager
-from stoker.services.worker import RuntimeUnavailable, StaleReference, Worker
+from stoker.services.manager import Reservation, WorkerManager
+from stoker.services.worker import RuntimeUnavailable, StaleReference, Worker, WorkerUnavailable
 
-STALE_WARM_MAX = 2
-"""Idle sandboxes that may turn out to be gone before a new one is made."""
-STALE_COLD_MAX = 2
+STALE_MAX = 3
 """New sandboxes that may be gone before their first invocation, before the caller is told."""
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("stoker.frontend")
 
 
 class Runner:
-    """Callers may leave; what was started runs to its end and is accounted for until then."""
+    """Callers may leave; what was started runs to its end and is accounted for until then.
+
+    A warm invocation runs in its caller's task, and in a task of its own only once the caller has left. A
+    cold one has its own task from the start.
+    """
 
     def __init__(self, manager: WorkerManager, workers: Mapping[str, Worker], admission: Admission) -> None:
         self._manager = manager
         self._workers = workers
         self._admission = admission
-        self._abandoned: set[asyncio.Task[InvocationResult]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(
         self, function: FunctionVersion, invocation: Invocation, admitted: Admitted
@@ -37,42 +42,44 @@ class Runner:
         The admission ends with the invocation, never before.
 
         Raises:
-            ServiceError: it could not be run; nothing of it ran.
+            ServiceError: it could not be run, or its worker fell silent.
         """
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._execute(function, invocation, admitted))
-        # A future of our own instead of asyncio.shield: the same, at two thirds of the cost.
-        ended: asyncio.Future[None] = loop.create_future()
-
-        def wake(_: asyncio.Task[InvocationResult]) -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        task.add_done_callback(wake)
+        reservation = self._manager.reserve(function)
+        if reservation is None:
+            return await self._detached(self._run_cold(function, invocation, admitted))
+        sandbox = reservation.sandbox
         try:
-            await ended
+            result = await self._workers[sandbox.worker_id].invoke(sandbox, invocation)
         except asyncio.CancelledError:
-            self._abandon(task)
+            self._spawn(self._finish(reservation, admitted))
             raise
-        return task.result()
+        except StaleReference:
+            # Others of the same worker are likely gone too: rather a new sandbox than trying them all.
+            self._manager.release(reservation, healthy=False)
+            return await self._detached(self._run_cold(function, invocation, admitted))
+        except BaseException as error:
+            self._manager.release(reservation, healthy=False)
+            self._admission.leave(admitted)
+            raise _unavailable(error) from error
+        self._manager.release(reservation, healthy=result.healthy)
+        self._admission.leave(admitted)
+        return result
 
-    def abandoned(self) -> int:
-        """Invocations that run on without a caller."""
-        return len(self._abandoned)
+    def in_background(self) -> int:
+        """Invocations that are cold, or whose caller has left."""
+        return len(self._tasks)
 
     async def close(self, grace_s: float) -> None:
-        """Wait for the invocations without a caller, ``grace_s`` at most."""
-        if self._abandoned:
-            await asyncio.wait(self._abandoned, timeout=grace_s)
+        """Wait for what runs in the background, ``grace_s`` at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
 
-    async def _execute(
+    async def _run_cold(
         self, function: FunctionVersion, invocation: Invocation, admitted: Admitted
     ) -> InvocationResult:
         try:
-            for _ in range(STALE_WARM_MAX):
-                reservation = self._manager.reserve(function)
-                if reservation is None:
-                    break
+            for _ in range(STALE_MAX):
+                reservation = await self._manager.place(function)
                 healthy = False
                 try:
                     worker = self._workers[reservation.sandbox.worker_id]
@@ -83,35 +90,46 @@ class Runner:
                     continue
                 finally:
                     self._manager.release(reservation, healthy=healthy)
-            return await self._execute_cold(function, invocation)
+            raise ServiceError("ServiceException", "New execution environments end before they can be used.")
+        except Exception as error:
+            raise _unavailable(error) from error
         finally:
             self._admission.leave(admitted)
 
-    async def _execute_cold(self, function: FunctionVersion, invocation: Invocation) -> InvocationResult:
-        for _ in range(STALE_COLD_MAX):
-            try:
-                reservation = await self._manager.place(function)
-            except RuntimeUnavailable as error:
-                raise ServiceError("InvalidRuntimeException", str(error)) from error
-            healthy = False
-            try:
-                worker = self._workers[reservation.sandbox.worker_id]
-                result = await worker.invoke(reservation.sandbox, invocation)
-                healthy = result.healthy
-                return result
-            except StaleReference:
-                continue
-            finally:
-                self._manager.release(reservation, healthy=healthy)
-        raise ServiceError("ServiceException", "New execution environments end before they can be used.")
+    async def _finish(self, reservation: Reservation, admitted: Admitted) -> None:
+        """Wait for an invocation whose caller has left."""
+        healthy = False
+        try:
+            sandbox = reservation.sandbox
+            healthy = (await self._workers[sandbox.worker_id].outcome(sandbox)).healthy
+        except StaleReference:
+            # It ended in the very turn its caller left, and how is lost: the sandbox goes, to be safe.
+            return
+        finally:
+            self._manager.release(reservation, healthy=healthy)
+            self._admission.leave(admitted)
 
-    def _abandon(self, task: asyncio.Task[InvocationResult]) -> None:
-        self._abandoned.add(task)
-        task.add_done_callback(self._settle_abandoned)
+    async def _detached(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work that goes on when the caller is cancelled."""
+        return await asyncio.shield(self._spawn(work))
 
-    def _settle_abandoned(self, task: asyncio.Task[InvocationResult]) -> None:
-        self._abandoned.discard(task)
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                _log.warning("an invocation without a caller failed", reason=repr(error))
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ServiceError):
+            _log.error("an invocation failed for a reason of Stoker's own", reason=repr(error))
+
+
+def _unavailable(error: BaseException) -> BaseException:
+    """What a caller is told; errors that no port names stay what they are."""
+    if isinstance(error, RuntimeUnavailable):
+        return ServiceError("InvalidRuntimeException", str(error))
+    if isinstance(error, WorkerUnavailable):
+        return ServiceError("ServiceException", str(error))
+    return error

@@ -73,8 +73,19 @@ class Worker(Protocol):
     async def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> InvocationResult:
         """Run one invocation to its end: response, function error, time-out, crash or out-of-memory.
 
+        Cancelling the call frees the caller, not the function, which runs on: ``outcome`` tells its end.
+
         Raises:
             StaleReference: nothing was run.
+            WorkerUnavailable: it could not be run, or nobody knows how it ended.
+        """
+        ...
+
+    async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
+        """The end of the invocation under way, for whoever takes over from a cancelled ``invoke``.
+
+        Raises:
+            StaleReference: the sandbox is not busy, or not with an invocation of this epoch.
         """
         ...
 
