@@ -27,3 +27,13 @@ class Credentials(Protocol):
         Called for every request, before anything is trusted: in memory, no waiting.
         """
         ...
+
+
+class SessionIssuer(Protocol):
+    """Makes the temporary keys that a sandbox calls AWS APIs with."""
+
+    def issue_session(
+        self, *, account: str, role_arn: str, session_name: str, lifetime_s: int = ...
+    ) -> Credential:
+        """Keys of a function's role; valid for ``lifetime_s`` and across restarts, stored nowhere."""
+        ...

@@ -1,6 +1,7 @@
-"""Fakes of the metadata and queue ports for tests. They can be told to fail; nothing outlives them."""
+"""Fakes of the metadata, queue and object ports for tests. They can be told to fail; nothing outlives them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +16,7 @@ from stoker.services.functions import (
     RevisionMismatch,
     is_settled,
 )
+from stoker.services.objects import FetchedObject, ObjectError, ObjectTooBig
 from stoker.services.queue import EventExists, QueuedEvent, QueueFull
 from stoker.store.queue import event_size_bytes
 
@@ -178,3 +180,25 @@ class MemoryEventQueue(Failing):
 
     async def depth(self) -> tuple[int, int]:
         return len(self._events), sum(event_size_bytes(event) for event in self._events.values())
+
+
+class MemoryObjectSource(Failing):
+    """Objects in a dictionary by (bucket, key); fetched into ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.objects: dict[tuple[str, str], bytes] = {}
+
+    async def fetch(self, bucket: str, key: str, version: str | None, *, limit_bytes: int) -> FetchedObject:
+        self._check()
+        if not any(name == bucket for name, _ in self.objects):
+            raise ObjectError("NoSuchBucket", "The specified bucket does not exist")
+        content = self.objects.get((bucket, key))
+        if content is None:
+            raise ObjectError("NoSuchKey", "The specified key does not exist.")
+        if len(content) > limit_bytes:
+            raise ObjectTooBig(key)
+        file = self._folder / f"fetched-{len(list(self._folder.iterdir()))}"
+        file.write_bytes(content)
+        return FetchedObject(file, version)

@@ -1,0 +1,66 @@
+"""A fake of the CodeStore port for tests: takes any zip it is given, unpacks it in place, can be told to fail."""
+
+import base64
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+from stoker.core.errors import invalid_parameter
+from stoker.services.code import CodeArtifact, CodeMissing
+
+
+class MemoryCodeStore:
+    """Archives in a dictionary, trees below ``folder``; never give it an archive you do not trust."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._artifacts: dict[str, CodeArtifact] = {}
+        self._next_error: Exception | None = None
+
+    def fail_next(self, error: Exception) -> None:
+        """The next call of ``admit`` or ``ready`` raises ``error``."""
+        self._next_error = error
+
+    async def admit(self, archive: bytes | Path) -> CodeArtifact:
+        self._check()
+        content = archive if isinstance(archive, bytes) else archive.read_bytes()
+        if not content:
+            raise invalid_parameter("Uploaded file must be a non-empty zip")
+        try:
+            opened = zipfile.ZipFile(io.BytesIO(content))
+        except zipfile.BadZipFile as problem:
+            raise invalid_parameter(
+                "Could not unzip uploaded file. Please check your file, then try to upload again."
+            ) from problem
+        digest = hashlib.sha256(content)
+        name = base64.b64encode(digest.digest()).decode()
+        home = self._folder / digest.hexdigest()
+        opened.extractall(home / "task")
+        (home / "original.zip").write_bytes(content)
+        unpacked_bytes = sum(info.file_size for info in opened.infolist())
+        self._artifacts[name] = CodeArtifact(name, len(content), unpacked_bytes)
+        return self._artifacts[name]
+
+    async def original(self, code_sha256: str) -> Path | None:
+        return self._home(code_sha256) / "original.zip" if code_sha256 in self._artifacts else None
+
+    async def ready(self, code_sha256: str) -> Path:
+        self._check()
+        if code_sha256 not in self._artifacts:
+            raise CodeMissing(code_sha256)
+        return self._home(code_sha256) / "task"
+
+    async def forget(self, code_sha256: str) -> None:
+        self._artifacts.pop(code_sha256, None)
+
+    async def stored(self) -> list[str]:
+        return list(self._artifacts)
+
+    def _home(self, code_sha256: str) -> Path:
+        return self._folder / base64.b64decode(code_sha256).hex()
+
+    def _check(self) -> None:
+        error, self._next_error = self._next_error, None
+        if error is not None:
+            raise error

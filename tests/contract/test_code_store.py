@@ -1,0 +1,108 @@
+"""What every adapter of CodeStore promises."""
+
+import base64
+import hashlib
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from stoker.core.errors import ServiceError
+from stoker.packaging.code_store import LocalCodeStore
+from stoker.packaging.memory import MemoryCodeStore
+from stoker.packaging.packers import PackerPool
+from stoker.services.code import CodeMissing, CodeStore
+
+
+@pytest.fixture(params=["memory", "local"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CodeStore]:
+    if request.param == "memory":
+        yield MemoryCodeStore(tmp_path / "code")
+        return
+    packers = PackerPool()
+    made = LocalCodeStore(tmp_path / "code", packers, boot_id="this boot")
+    await made.start()
+    yield made
+    await made.close()
+    await packers.close()
+
+
+def archive(**members: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members.items():
+            opened.writestr(name.replace("__", "/"), content)
+    return stream.getvalue()
+
+
+def sha256(content: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(content).digest()).decode()
+
+
+async def test_admitted_code_is_ready_and_its_original_unchanged(store: CodeStore) -> None:
+    content = archive(main="print()", pkg__inner="x = 1")
+    admitted = await store.admit(content)
+    assert admitted.code_sha256 == sha256(content)
+    assert admitted.size_bytes == len(content)
+    assert admitted.unpacked_bytes == len("print()") + len("x = 1")
+    tree = await store.ready(admitted.code_sha256)
+    assert (tree / "main").read_text() == "print()"
+    assert (tree / "pkg" / "inner").read_text() == "x = 1"
+    original = await store.original(admitted.code_sha256)
+    assert original is not None
+    assert original.read_bytes() == content
+
+
+async def test_admitting_from_a_file_leaves_the_file(store: CodeStore, tmp_path: Path) -> None:
+    content = archive(main="a" * 200_000)
+    file = tmp_path / "upload"
+    file.write_bytes(content)
+    assert (await store.admit(file)).code_sha256 == sha256(content)
+    assert file.read_bytes() == content
+
+
+async def test_admitting_twice_is_one(store: CodeStore) -> None:
+    content = archive(main="print()")
+    assert await store.admit(content) == await store.admit(content)
+    assert await store.stored() == [sha256(content)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "Uploaded file must be a non-empty zip"),
+        (
+            b"not a zip",
+            "Could not unzip uploaded file. Please check your file, then try to upload again.",
+        ),
+    ],
+)
+async def test_what_is_no_zip_is_refused_in_lambdas_words(
+    store: CodeStore, content: bytes, message: str
+) -> None:
+    with pytest.raises(ServiceError) as refused:
+        await store.admit(content)
+    assert (refused.value.code, refused.value.message) == ("InvalidParameterValueException", message)
+    assert await store.stored() == []
+
+
+async def test_unknown_code_is_missing(store: CodeStore) -> None:
+    unknown = sha256(b"never admitted")
+    assert await store.original(unknown) is None
+    with pytest.raises(CodeMissing):
+        await store.ready(unknown)
+    await store.forget(unknown)
+
+
+async def test_forgotten_code_is_gone_and_can_come_back(store: CodeStore) -> None:
+    content = archive(main="print()")
+    name = (await store.admit(content)).code_sha256
+    await store.forget(name)
+    assert await store.stored() == []
+    assert await store.original(name) is None
+    with pytest.raises(CodeMissing):
+        await store.ready(name)
+    await store.admit(content)
+    assert ((await store.ready(name)) / "main").read_text() == "print()"
