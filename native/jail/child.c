@@ -1,0 +1,333 @@
+/* Furnishes a sandbox from inside and gives up every right; see child.h. Order matters: each line of the
+ * checklists says why it is where it is. */
+#define _GNU_SOURCE
+#include "child.h"
+
+#include "mounts.h"
+#include "passing.h"
+#include "seccomp.h"
+
+#include "../init/control.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/mount.h>
+#include <linux/securebits.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef AT_EMPTY_PATH
+#define AT_EMPTY_PATH 0x1000
+#endif
+
+#define RUNTIME_API_PORT 9001
+#define SERVICE_API_PORT 9797
+#define LISTEN_BACKLOG 128
+#define FD_NOTES 5
+#define FD_INIT 63
+#define FD_ABOVE_ALL 100
+
+static const char *const MASKED_FILES[] = {"/proc/kcore",         "/proc/keys",          "/proc/key-users",
+                                           "/proc/timer_list",    "/proc/sched_debug",   "/proc/sysrq-trigger",
+                                           "/proc/latency_stats", "/proc/kpagecount",    "/proc/kpageflags",
+                                           "/proc/kpagecgroup",   "/proc/kallsyms",      "/proc/modules"};
+static const char *const MASKED_FOLDERS[] = {"/proc/acpi", "/proc/scsi", "/proc/asound"};
+static const char *const READ_ONLY[] = {"/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static int listeners[CHILD_LISTENERS] = {-1, -1};
+
+static int result(long value)
+{
+    return value < 0 ? -errno : 0;
+}
+
+/* --- while still privileged inside ------------------------------------------------------------------------------ */
+
+static int furnish_proc(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
+}
+
+static int missing_is_fine(int error)
+{
+    return error == -ENOENT ? 0 : error;
+}
+
+static int mask_proc(const struct child_plan *plan)
+{
+    (void)plan;
+    int error = 0;
+    for (size_t i = 0; i < COUNT(MASKED_FILES) && !error; i++)
+        error = missing_is_fine(result(mount("/dev/null", MASKED_FILES[i], NULL, MS_BIND, NULL)));
+    for (size_t i = 0; i < COUNT(MASKED_FOLDERS) && !error; i++)
+        error = missing_is_fine(result(mount("/var/empty", MASKED_FOLDERS[i], NULL, MS_BIND, NULL)));
+    for (size_t i = 0; i < COUNT(READ_ONLY) && !error; i++)
+        error = missing_is_fine(mounts_bind(READ_ONLY[i], READ_ONLY[i], MOUNT_ATTR_RDONLY));
+    return error;
+}
+
+static int attach_tmp(const struct child_plan *plan)
+{
+    return mounts_attach(plan->tmp, "/tmp");
+}
+
+static int attach_folders(const struct child_plan *plan)
+{
+    int error = 0;
+    for (int i = 0; i < JAIL_MOUNT_POINTS && !error; i++)
+        if (plan->folders[i] >= 0)
+            error = mounts_attach(plan->folders[i], MOUNT_POINTS[i]);
+    return error;
+}
+
+static int raise_loopback(const struct child_plan *plan)
+{
+    (void)plan;
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    int error = result(ioctl(fd, SIOCSIFFLAGS, &request));
+    close(fd);
+    return error;
+}
+
+static int listen_on(int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+        return -errno;
+    return fd;
+}
+
+static int open_listeners(const struct child_plan *plan)
+{
+    (void)plan;
+    listeners[CHILD_RUNTIME_API] = listen_on(RUNTIME_API_PORT);
+    listeners[CHILD_SERVICE_API] = listen_on(SERVICE_API_PORT);
+    for (int i = 0; i < CHILD_LISTENERS; i++)
+        if (listeners[i] < 0)
+            return listeners[i];
+    return 0;
+}
+
+static int set_host_name(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(sethostname(SANDBOX_HOST_NAME, sizeof SANDBOX_HOST_NAME - 1));
+}
+
+/* --- giving up ---------------------------------------------------------------------------------------------------- */
+
+static int hide_cgroup(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(unshare(CLONE_NEWCGROUP));
+}
+
+static int leave_session(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(setsid());
+}
+
+static int arrange_descriptors(const struct child_plan *plan)
+{
+    const struct {
+        int from, to;
+    } wanted[] = {{plan->control, INIT_FD_CONTROL},
+                  {plan->output, INIT_FD_OUTPUT},
+                  {plan->notes, FD_NOTES},
+                  {plan->telemetry, INIT_FD_TELEMETRY},
+                  {plan->init, FD_INIT}};
+    int moved[COUNT(wanted)], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0)
+        return -errno;
+    for (int i = 0; i < 3; i++)
+        if (dup2(null, i) < 0)
+            return -errno;
+    for (size_t i = 0; i < COUNT(wanted); i++) /* out of each other's way first */
+        if ((moved[i] = fcntl(wanted[i].from, F_DUPFD_CLOEXEC, FD_ABOVE_ALL)) < 0)
+            return -errno;
+    for (size_t i = 0; i < COUNT(wanted); i++)
+        if (dup3(moved[i], wanted[i].to, wanted[i].to >= FD_INIT || wanted[i].to == FD_NOTES ? O_CLOEXEC : 0) < 0)
+            return -errno;
+    if (syscall(SYS_close_range, FD_NOTES + 1, INIT_FD_TELEMETRY - 1, 0) < 0)
+        return -errno;
+    return result(syscall(SYS_close_range, FD_INIT + 1, ~0u, 0));
+}
+
+static int limit_resources(const struct child_plan *plan)
+{
+    const struct {
+        __rlimit_resource_t which;
+        rlim_t most;
+    } wanted[] = {{RLIMIT_NOFILE, plan->open_files_max},
+                  {RLIMIT_CORE, 0},
+                  {RLIMIT_MEMLOCK, 64 << 10},
+                  {RLIMIT_MSGQUEUE, 0},
+                  {RLIMIT_RTPRIO, 0},
+                  {RLIMIT_NICE, 0}};
+    for (size_t i = 0; i < COUNT(wanted); i++) {
+        struct rlimit limit = {.rlim_cur = wanted[i].most, .rlim_max = wanted[i].most};
+        if (setrlimit(wanted[i].which, &limit) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static int drop_bounding(const struct child_plan *plan)
+{
+    (void)plan;
+    for (int capability = 0; capability < 64; capability++)
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
+            return errno == EINVAL ? 0 : -errno; /* beyond the last one this kernel knows */
+    return 0;
+}
+
+static int lock_secure_bits(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(prctl(PR_SET_SECUREBITS,
+                        SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
+                            SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
+                        0, 0, 0));
+}
+
+static int become_user(const struct child_plan *plan)
+{
+    if (plan->identity.may_set_groups && setgroups(0, NULL) < 0)
+        return -errno;
+    if (setresgid(SANDBOX_GID, SANDBOX_GID, SANDBOX_GID) < 0)
+        return -errno;
+    return result(setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID));
+}
+
+static int drop_capabilities(const struct child_plan *plan)
+{
+    (void)plan;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {{0}, {0}};
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+        return -errno;
+    return result(syscall(SYS_capset, &header, none));
+}
+
+static int reset_signals(const struct child_plan *plan)
+{
+    (void)plan;
+    sigset_t none;
+    sigemptyset(&none);
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
+    return result(sigprocmask(SIG_SETMASK, &none, NULL));
+}
+
+static int forbid_new_privileges(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+}
+
+static int filter_system_calls(const struct child_plan *plan)
+{
+    (void)plan;
+    const struct sock_fprog *filter = seccomp_filter();
+    return filter ? result(prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, filter)) : 0;
+}
+
+struct step {
+    const char *name;
+    int (*run)(const struct child_plan *plan);
+};
+
+/* Needs no ids yet: runs while the jail writes the id maps and joins the control groups. */
+static const struct step FURNISH[] = {
+    {"mounting /proc", furnish_proc},           /* of this pid namespace, over the template's empty one */
+    {"masking /proc", mask_proc},               /* before anything else could open what is below */
+    {"attaching /tmp", attach_tmp},
+    {"attaching folders", attach_folders},      /* read-only since the jail cloned them */
+    {"raising loopback", raise_loopback},       /* before the listeners: they need its address */
+    {"opening listeners", open_listeners},      /* before anyone inside could take the ports */
+    {"naming the host", set_host_name},
+};
+
+/* Nothing before the jail said that ids and groups are in place. */
+static const struct step SURRENDER[] = {
+    {"cgroup namespace", hide_cgroup},          /* after the jail moved us: its root is where we are now */
+    {"new session", leave_session},             /* the jail's terminal must not be /dev/tty here */
+    {"arranging descriptors", arrange_descriptors}, /* before the limit on files; closes all of the jail's */
+    {"limiting resources", limit_resources},
+    {"resetting signals", reset_signals},
+    {"dropping the bounding set", drop_bounding}, /* needs CAP_SETPCAP, so before the capabilities go */
+    {"locking secure bits", lock_secure_bits},    /* likewise */
+    {"becoming the user", become_user},           /* needs CAP_SETUID and CAP_SETGID */
+    {"dropping capabilities", drop_capabilities},
+    {"no new privileges", forbid_new_privileges}, /* a filter without privilege requires it */
+    {"filtering system calls", filter_system_calls}, /* last: it forbids most of the above */
+};
+
+static void run(const struct step *steps, size_t count, const struct child_plan *plan, int notes)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct passed_note note = {.error = steps[i].run(plan)};
+        if (!note.error)
+            continue;
+        snprintf(note.step, sizeof note.step, "%s", steps[i].name);
+        passing_send(notes, &note, NULL, 0);
+        _exit(126);
+    }
+}
+
+/* The jail answered already when the surrender runs: what fails there is told to the service. */
+static void surrender(const struct child_plan *plan)
+{
+    int control = plan->control;
+    for (size_t i = 0; i < COUNT(SURRENDER); i++) {
+        int error = SURRENDER[i].run(plan);
+        if (SURRENDER[i].run == arrange_descriptors)
+            control = INIT_FD_CONTROL;
+        if (!error)
+            continue;
+        struct init_report report = {.magic = INIT_MAGIC, .kind = INIT_BROKEN, .value = -error, .reserved = (uint32_t)i};
+        send(control, &report, sizeof report, MSG_NOSIGNAL | MSG_DONTWAIT);
+        _exit(126);
+    }
+}
+
+_Noreturn void child_run(const struct child_plan *plan)
+{
+    static char *const argv[] = {(char *)"init", NULL};
+    static char *const environment[] = {NULL};
+    struct passed_note note = {0};
+    run(FURNISH, COUNT(FURNISH), plan, plan->notes);
+    if (passing_send(plan->notes, &note, listeners, CHILD_LISTENERS) < 0)
+        _exit(126);
+    if (passing_receive(plan->notes, &note, NULL, 0) < 0 || note.error)
+        _exit(126); /* the jail failed or is gone */
+    surrender(plan);
+    syscall(SYS_execveat, FD_INIT, "", argv, environment, AT_EMPTY_PATH);
+    _exit(127);
+}

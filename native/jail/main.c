@@ -1,0 +1,338 @@
+/* The jail: serves one connection of the one uid it trusts, and makes, changes and ends sandboxes for it.
+ *
+ * Started with a listening SOCK_SEQPACKET socket as descriptor 3, or with --socket PATH. One thread, one event
+ * loop. It parses nothing but its own command line and the fixed records of protocol.h.
+ */
+#define _GNU_SOURCE
+#include "cgroup.h"
+#include "egress.h"
+#include "identity.h"
+#include "namespaces.h"
+#include "options.h"
+#include "init_program.h"
+#include "protocol.h"
+#include "sandbox.h"
+#include "seccomp.h"
+#include "template.h"
+#include "tmp_volume.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONNECTIONS_MAX 8
+#define EVENTS_MAX 64
+#define RETRY_MS 5
+#define EGRESS_MS 100
+#define STOP_WAIT_MS 5000
+#define OPEN_FILES 65536
+
+enum source { LISTENER, SIGNALS, CONNECTION, SANDBOX };
+
+static int events = -1;
+static int served = -1; /* the connection that said HELLO */
+static int connections;
+static int stopping;
+static uint32_t features, degraded, tmp_kind;
+static int dns[2] = {-1, -1};
+
+static void watch(int fd, enum source source, uint32_t number)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)source << 32 | number};
+    if (epoll_ctl(events, EPOLL_CTL_ADD, fd, &event) < 0)
+        perror("stoker-jail: epoll_ctl");
+}
+
+static void watch_sandbox(int pidfd, uint32_t slot)
+{
+    watch(pidfd, SANDBOX, slot);
+}
+
+static void drop_connection(int fd)
+{
+    epoll_ctl(events, EPOLL_CTL_DEL, fd, NULL);
+    close(fd);
+    connections--;
+    if (fd != served)
+        return;
+    served = -1;
+    sandbox_destroy_all(); /* a worker's death ends its sandboxes */
+}
+
+static void answer_destroyed(uint64_t id, uint64_t sandbox, int status)
+{
+    struct jail_answer answer = {.operation = JAIL_DESTROY, .id = id, .sandbox = sandbox, .status = status};
+    if (served >= 0 && protocol_answer(served, &answer, NULL) < 0)
+        shutdown(served, SHUT_RDWR); /* a peer that does not read; its end arrives as an event */
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------------- */
+
+static void hello(int fd, struct jail_answer *answer, int *fds)
+{
+    if (served >= 0 && served != fd)
+        drop_connection(served);
+    answer->count = sandbox_destroy_all();
+    served = fd;
+    answer->features = features;
+    answer->degraded = degraded;
+    answer->tmp_kind = tmp_kind;
+    for (int i = 0; i < 2; i++) {
+        fds[JAIL_FD_DNS_UDP + i] = dns[i];
+        answer->fds |= dns[i] < 0 ? 0 : 1u << (JAIL_FD_DNS_UDP + i);
+    }
+}
+
+/* False: the answer comes later. */
+static int obey(int fd, const struct jail_message *message, struct jail_answer *answer, int *fds)
+{
+    switch (message->request.operation) {
+    case JAIL_HELLO:
+        hello(fd, answer, fds);
+        return 1;
+    case JAIL_CREATE:
+        answer->features = features;
+        sandbox_create(message, answer, fds);
+        return 1;
+    case JAIL_MOUNT:
+        sandbox_mount(message, answer);
+        return 1;
+    case JAIL_LIMITS:
+        sandbox_limit(message, answer);
+        return 1;
+    case JAIL_DESTROY:
+        answer->status = sandbox_destroy(message->request.sandbox, message->request.id);
+        return answer->status != 0;
+    default:
+        answer->count = sandbox_count();
+        return 1;
+    }
+}
+
+static void close_answered(const struct jail_answer *answer, int *fds)
+{
+    for (unsigned bit = 0; bit < JAIL_ANSWER_FDS_MAX; bit++)
+        if (answer->fds & 1u << bit && bit != JAIL_FD_DNS_UDP && bit != JAIL_FD_DNS_TCP)
+            close(fds[bit]);
+}
+
+static void serve(int fd)
+{
+    struct jail_message message;
+    int fds[JAIL_ANSWER_FDS_MAX];
+    int got = protocol_receive(fd, &message);
+    if (got == -EAGAIN)
+        return;
+    if (got != 1 || (fd != served && message.request.operation != JAIL_HELLO)) {
+        if (got == 1)
+            protocol_close_fds(&message);
+        drop_connection(fd);
+        return;
+    }
+    struct jail_answer answer = {
+        .operation = message.request.operation, .id = message.request.id, .sandbox = message.request.sandbox};
+    int now = obey(fd, &message, &answer, fds);
+    protocol_close_fds(&message);
+    uint32_t given = answer.fds;
+    if (answer.status)
+        answer.fds = 0; /* a failure carries none, but what was opened is closed below */
+    int error = now ? protocol_answer(fd, &answer, fds) : 0;
+    answer.fds = given;
+    close_answered(&answer, fds);
+    if (error)
+        drop_connection(fd);
+}
+
+static void admit(int listener, uid_t peer)
+{
+    struct ucred credentials;
+    socklen_t length = sizeof credentials;
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    if (connections >= CONNECTIONS_MAX || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0 ||
+        credentials.uid != peer) {
+        close(fd);
+        return;
+    }
+    connections++;
+    watch(fd, CONNECTION, (uint32_t)fd);
+}
+
+/* --- the loop ------------------------------------------------------------------------------------------------------ */
+
+static void stop(int signals)
+{
+    struct signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) > 0)
+        if (info.ssi_signo != SIGCHLD)
+            stopping = 1;
+}
+
+static void handle(const struct epoll_event *event, const struct options *options, int signals)
+{
+    uint32_t number = (uint32_t)event->data.u64;
+    switch ((enum source)(event->data.u64 >> 32)) {
+    case LISTENER:
+        admit(options->listener, options->peer_uid);
+        break;
+    case SIGNALS:
+        stop(signals);
+        break;
+    case CONNECTION:
+        serve((int)number);
+        break;
+    case SANDBOX:
+        sandbox_ended(number);
+        break;
+    }
+}
+
+/* Idle time is for preparing what makes the next create fast. Returns how long to wait for an event then. */
+static int idle(void)
+{
+    if (tmp_volume_pending()) {
+        tmp_volume_tick();
+        return 0;
+    }
+    if (sandbox_retry())
+        return RETRY_MS;
+    if (!egress_pending())
+        return -1;
+    egress_tick();
+    return EGRESS_MS;
+}
+
+static void loop(const struct options *options, int signals)
+{
+    struct epoll_event ready[EVENTS_MAX];
+    int wait_ms = 0;
+    while (!stopping) {
+        int count = epoll_wait(events, ready, EVENTS_MAX, wait_ms);
+        for (int i = 0; i < count; i++)
+            handle(&ready[i], options, signals);
+        wait_ms = count == 0 ? idle() : 0;
+    }
+}
+
+/* --- start and end ------------------------------------------------------------------------------------------------- */
+
+static void fail(const char *what, const char *detail, int error)
+{
+    fprintf(stderr, "stoker-jail: %s%s%s: %s\n", what, *detail ? ": " : "", detail, strerror(-error));
+    exit(1);
+}
+
+static int open_signals(void)
+{
+    sigset_t watched;
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGTERM);
+    sigaddset(&watched, SIGINT);
+    sigprocmask(SIG_BLOCK, &watched, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void open_egress(const struct options *options)
+{
+    int error = options->rootless ? -EPERM : egress_open(&options->egress);
+    if (error) {
+        fprintf(stderr, "stoker-jail: no egress: %s\n", options->rootless ? "needs root" : egress_error());
+        degraded |= JAIL_NO_EGRESS;
+        return;
+    }
+    if (!options->egress.enabled)
+        return;
+    features |= JAIL_EGRESS_READY;
+    if (egress_dns_sockets(&dns[0], &dns[1]) != 1)
+        dns[0] = dns[1] = -1;
+}
+
+static void open_tmp(const struct options *options)
+{
+    int kind = tmp_volume_open(options->state, options->tmp_capacity_bytes, options->rootless);
+    if (kind < 0)
+        fail("/tmp of sandboxes", tmp_volume_error(), kind);
+    tmp_kind = (uint32_t)kind;
+    degraded |= kind == TMP_VOLUME_TMPFS ? JAIL_TMP_IN_MEMORY : 0;
+}
+
+static int open_template(const char *state)
+{
+    char staging[4096], resolv_conf[4096] = "";
+    const char *step = "";
+    snprintf(staging, sizeof staging, "%s/root", state);
+    if (mkdir(staging, 0700) < 0 && errno != EEXIST)
+        fail("making the folder", staging, -errno);
+    if (features & JAIL_EGRESS_READY && egress_resolv_conf(resolv_conf, sizeof resolv_conf) < 0)
+        resolv_conf[0] = 0;
+    int template = template_open(staging, resolv_conf, &step);
+    if (template < 0)
+        fail("the sandboxes' root", step, template);
+    return template;
+}
+
+static void open_all(const struct options *options)
+{
+    struct rlimit files = {.rlim_cur = OPEN_FILES, .rlim_max = OPEN_FILES};
+    if (setrlimit(RLIMIT_NOFILE, &files) < 0 && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    int error = namespaces_open(options->rootless);
+    if (error)
+        fail("mount namespace", "", error);
+    error = cgroup_open(options->instance, &features, &degraded); /* first: it ends an earlier life's sandboxes */
+    if (error)
+        fail("sandboxes of an earlier life do not end", "", error);
+    features |= options->rootless ? JAIL_ROOTLESS : 0;
+    degraded |= identity_open(options->id_base, options->rootless) ? JAIL_SHARED_UID : 0;
+    degraded |= seccomp_filter() ? 0 : JAIL_NO_SECCOMP;
+    open_tmp(options);
+    open_egress(options);
+    struct sandbox_host host = {.template = open_template(options->state), .egress = (features & JAIL_EGRESS_READY) != 0};
+    host.init = init_program_load(options->init);
+    if (host.init < 0)
+        fail("the init program", options->init, host.init);
+    sandbox_open(&host);
+    sandbox_on_done(answer_destroyed);
+    sandbox_on_watch(watch_sandbox);
+}
+
+static void close_all(const struct options *options)
+{
+    sandbox_destroy_all();
+    for (int waited_ms = 0; sandbox_retry() && waited_ms < STOP_WAIT_MS; waited_ms += RETRY_MS)
+        usleep(RETRY_MS * 1000);
+    cgroup_close();
+    egress_close();
+    tmp_volume_close();
+    if (options->socket)
+        unlink(options->socket);
+}
+
+int main(int argc, char **argv)
+{
+    static struct options options;
+    options_parse(argc, argv, &options);
+    events = epoll_create1(EPOLL_CLOEXEC);
+    int signals = open_signals();
+    if (events < 0 || signals < 0)
+        fail("event loop", "", -errno);
+    open_all(&options);
+    watch(signals, SIGNALS, 0);
+    watch(options.listener, LISTENER, 0);
+    fprintf(stderr, "stoker-jail: ready\n");
+    loop(&options, signals);
+    close_all(&options);
+    return 0;
+}

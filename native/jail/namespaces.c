@@ -1,0 +1,109 @@
+/* clone3 and setns; see namespaces.h. */
+#define _GNU_SOURCE
+#include "namespaces.h"
+
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int host_mounts = -1; /* where the service's descriptors come from; -1 when rootless */
+static int own_mounts = -1;
+
+int namespaces_open(int rootless)
+{
+    int host = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    if (host < 0 || unshare(CLONE_NEWNS) < 0)
+        return -errno;
+    if (mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+        return -errno;
+    own_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    if (own_mounts < 0)
+        return -errno;
+    if (rootless)
+        close(host); /* an ordinary user may not enter it again */
+    else
+        host_mounts = host;
+    return 0;
+}
+
+static void come_back(void)
+{
+    if (setns(own_mounts, CLONE_NEWNS) == 0)
+        return;
+    perror("stoker-jail: cannot leave a mount namespace");
+    _exit(70);
+}
+
+/* Without the right to enter the service's mount namespace the folder is found by its name here, and must be the
+ * same one. The jail has no more rights than the service then, so a wrong name gains nothing. */
+static int clone_by_name(int folder)
+{
+    char link[40], path[PATH_MAX];
+    struct stat wanted, found;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0 || fstat(folder, &wanted) < 0)
+        return -errno;
+    path[length] = 0;
+    int here = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (here < 0)
+        return -errno;
+    int mount = -ESTALE;
+    if (fstat(here, &found) == 0 && found.st_dev == wanted.st_dev && found.st_ino == wanted.st_ino)
+        mount = mounts_clone_folder(here);
+    close(here);
+    return mount;
+}
+
+int namespaces_clone_folder(int folder)
+{
+    if (host_mounts < 0)
+        return clone_by_name(folder);
+    if (setns(host_mounts, CLONE_NEWNS) < 0)
+        return -errno;
+    int mount = mounts_clone_folder(folder);
+    come_back();
+    return mount;
+}
+
+int namespaces_attach(int pidfd, int mount, const char *path)
+{
+    if (setns(pidfd, CLONE_NEWNS) < 0)
+        return -errno;
+    int error = mounts_attach(mount, path);
+    come_back();
+    return error;
+}
+
+pid_t namespaces_spawn(int template, int into, int *pidfd)
+{
+    struct clone_args wanted = {
+        .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
+        .pidfd = (uint64_t)(uintptr_t)pidfd,
+        .exit_signal = SIGCHLD,
+    };
+    if (into >= 0) {
+        wanted.flags |= CLONE_INTO_CGROUP;
+        wanted.cgroup = (uint64_t)into;
+    }
+    if (setns(template, CLONE_NEWNS) < 0)
+        return -errno;
+    pid_t pid = (pid_t)syscall(SYS_clone3, &wanted, sizeof wanted);
+    if (pid == 0)
+        return 0;
+    int error = errno;
+    come_back();
+    return pid < 0 ? -error : pid;
+}

@@ -1,0 +1,24 @@
+/* Starts a process in new namespaces, and carries the jail's own thread into a mount namespace and back.
+ *
+ * Between entering and leaving nothing but descriptors and fixed paths may be used. A failure to come back ends the
+ * jail: it must never go on in a sandbox's namespace.
+ */
+#ifndef STOKER_JAIL_NAMESPACES_H
+#define STOKER_JAIL_NAMESPACES_H
+
+#include <sys/types.h>
+
+/* Gives the jail a mount namespace of its own (unmounts still arrive from the host's). -errno on failure. */
+int namespaces_open(int rootless);
+
+/* In the mount namespace the service lives in: a detached read-only clone of the folder behind `folder`. */
+int namespaces_clone_folder(int folder);
+
+/* Attaches a detached mount at a fixed path inside the mount namespace of the process behind `pidfd`. */
+int namespaces_attach(int pidfd, int mount, const char *path);
+
+/* clone3 into new user, pid, mount (a copy of `template`), network, ipc and uts namespaces. 0 in the child, its pid
+ * in the jail with *pidfd set, or -errno. `into`: a v2 control group, or -1. */
+pid_t namespaces_spawn(int template, int into, int *pidfd);
+
+#endif
