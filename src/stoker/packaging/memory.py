@@ -1,5 +1,6 @@
-"""A fake of the CodeStore port for tests: takes any zip it is given, unpacks it in place, can be told to fail."""
+"""A fake of the CodeStore port for tests: takes any zip, unpacks it in place, can be told to fail."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -24,7 +25,7 @@ class MemoryCodeStore:
 
     async def admit(self, archive: bytes | Path) -> CodeArtifact:
         self._check()
-        content = archive if isinstance(archive, bytes) else archive.read_bytes()
+        content = archive if isinstance(archive, bytes) else await asyncio.to_thread(archive.read_bytes)
         if not content:
             raise invalid_parameter("Uploaded file must be a non-empty zip")
         try:

@@ -1,4 +1,4 @@
-"""Fakes of the metadata, queue and object ports for tests. They can be told to fail; nothing outlives them."""
+"""Fakes of the metadata, queue and object ports for tests. They can be told to fail."""
 
 from collections.abc import Callable
 from pathlib import Path

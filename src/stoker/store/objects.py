@@ -8,12 +8,16 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Config, S3Store
+from obstore.store import S3Store
 
 from stoker.services.objects import FetchedObject, ObjectError, ObjectTooBig
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 CHUNK_BYTES = 1024 * 1024
 CONNECT_TIMEOUT_S = 5
@@ -35,7 +39,7 @@ class S3Settings:
         self._environment = environment
         self._default_region = default_region
 
-    def config(self) -> S3Config:
+    def config(self) -> "S3Config":
         """As the client library takes it; requests are unsigned when there are no keys."""
         environment = self._environment
         config: S3Config = {
