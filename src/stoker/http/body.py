@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from stoker.http.errors import BodyTooLarge, HttpError
+from stoker.http.errors import BodyBroken, BodyTooLarge, HttpError
 from stoker.http.limits import STREAM_HIGH_WATER_BYTES, STREAM_LOW_WATER_BYTES
 
 Headers = list[tuple[bytes, bytes]]
@@ -100,10 +100,13 @@ class BodyStream:
             self._wake()
 
     def discard(self) -> None:
-        """Drop what is buffered; the consumer is not coming back for it."""
-        self._source.body_taken(self._buffered_bytes)
-        self._chunks.clear()
-        self._buffered_bytes = 0
+        """Drop what is buffered; a consumer that comes back for it gets BodyBroken, never a short body."""
+        if self._chunks:
+            self._source.body_taken(self._buffered_bytes)
+            self._chunks.clear()
+            self._buffered_bytes = 0
+            self._error = self._error or BodyBroken("the exchange ended before the body was read")
+            self._wake()
 
     @property
     def ended(self) -> bool:

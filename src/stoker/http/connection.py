@@ -78,7 +78,8 @@ class ServerConnection(RequestReader):
         crowded = len(shared.connections) >= shared.limits.max_connections
         shared.connections.add(self)
         if crowded:
-            self._refuse(Refused(503, "Too many connections."))
+            # Not lingering: a flood must not be able to collect connections.
+            self._refuse(Refused(503, "Too many connections."), linger=False)
         elif shared.closing:
             self._close()
 
@@ -202,10 +203,10 @@ class ServerConnection(RequestReader):
         if len(self._queue) >= self.shared.limits.pipelining_depth:
             self._pause(_PIPELINE)
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: Refused, *, linger: bool = True) -> None:
         """Answer by ourselves, in order, and end the connection."""
         self._phase = LAST
-        self._ignored_input = True
+        self._ignored_input = linger
         self._unfed = None
         self._release_assembly()
         head_only = self._request is not None and self._request.method == b"HEAD"

@@ -80,7 +80,7 @@ def header_lines(headers: Headers) -> bytes:
 
 
 def plain_block(status: int, headers: Headers) -> bytes | None:
-    """What ``serialise_head`` gives for a head without surprises; None when it has to be looked at closely."""
+    """What ``serialise_head`` gives for a head without surprises; None to look closely."""
     block = _STATUS_LINES.get(status)
     if block is None or status in (204, 304):
         return None

@@ -675,3 +675,26 @@ def test_shutting_down_closes_idle_connections_and_finishes_busy_ones():
         assert b"connection: close" in peer.transport.written
         assert peer.closed
     assert server.state.emptied.is_set()
+
+
+async def test_what_is_left_of_a_body_after_the_answer_never_looks_like_its_end():
+    handler = Recorder(wait=True)
+    server = FakeServer(handler, ServerLimits(buffer_limit_bytes=1))
+    peer = server.connect()
+    peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd")
+    stream = handler.requests[0].stream
+    assert stream is not None
+    assert stream.ended
+    handler.replies[0].send(200, [])
+    with pytest.raises(BodyBroken):
+        await stream.read(10)
+    assert server.state.buffered_bytes == 0
+    assert not peer.closed
+
+
+def test_a_flood_is_turned_away_without_keeping_it():
+    server = FakeServer(Recorder(), ServerLimits(max_connections=1))
+    server.connect()
+    for _ in range(10):
+        assert server.connect().transport.closing
+    assert server.state.statistics().connections == 1
