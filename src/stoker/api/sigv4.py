@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from stoker.api.authorization import Claim, incomplete, invalid_signature, read_claim, signed_names
-from stoker.api.canonical import canonical_headers, canonical_path
+from stoker.api.canonical import Fields, canonical_headers, canonical_path
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
 from stoker.http.messages import Request
@@ -37,11 +37,12 @@ _MISMATCH: Final = (
 )
 
 
-class Caller(msgspec.Struct, frozen=True):
-    """Whose signature was good, and the region the request is served in."""
+class Caller(msgspec.Struct, eq=False):
+    """Whose signature was good, the region the request is served in, and its headers by name."""
 
     credential: Credential
     region: str
+    fields: Fields
 
 
 class OpenClaim(msgspec.Struct, eq=False):
@@ -51,11 +52,6 @@ class OpenClaim(msgspec.Struct, eq=False):
     credential: Credential
     scope: bytes
     timestamp: bytes
-
-    @property
-    def hashes_body(self) -> bool:
-        """Whether ``settle`` needs the SHA-256 of the body."""
-        return self.claim.payload_hash != UNSIGNED_PAYLOAD
 
 
 @lru_cache(maxsize=SIGNING_KEY_CACHE_SIZE)
@@ -77,6 +73,11 @@ def read_timestamp(text: bytes) -> tuple[float, bytes]:
         return moment.timestamp(), time.strftime("%Y%m%dT%H%M%SZ", moment.utctimetuple()).encode()
     except (ValueError, TypeError, OverflowError):
         raise incomplete("Date must be in ISO-8601 'basic format', e.g. 20060102T150405Z.") from None
+
+
+def hash_body(body: bytes) -> bytes:
+    """SHA-256 in hex."""
+    return hashlib.sha256(body).hexdigest().encode() if body else EMPTY_SHA256
 
 
 class Verifier:
@@ -126,14 +127,12 @@ class Verifier:
         expected = _signature(opened, request, payload_hash)
         if not hmac.compare_digest(expected, claim.signature):
             raise invalid_signature(_MISMATCH)
-        return Caller(opened.credential, claim.region.decode())
+        return Caller(opened.credential, claim.region.decode(), claim.fields)
 
     def verify(self, request: Request, service: bytes) -> Caller:
         """Both steps for a request whose body is here."""
         opened = self.open(request, service)
-        body = request.body
-        digest = hashlib.sha256(body).hexdigest().encode() if body else EMPTY_SHA256
-        return self.settle(opened, request, digest)
+        return self.settle(opened, request, hash_body(request.body))
 
     def _check_date(self, claim: Claim) -> bytes:
         signed_s, timestamp = read_timestamp(claim.timestamp)
