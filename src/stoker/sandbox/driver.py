@@ -67,7 +67,7 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class DriverInfo(msgspec.Struct, frozen=True):
-    """What a driver can enforce on this host; ``degraded`` names each missing limit and what would bring it."""
+    """What a driver can enforce on this host; ``degraded`` names each missing limit, and what brings it."""
 
     name: str
     degraded: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class Sandbox(Protocol):
         ...
 
     def freeze(self) -> None:
-        """Ask the kernel to freeze everything inside. One write, no round trip; deadline kept by the driver."""
+        """Ask the kernel to freeze everything inside. One write, no round trip; a deadline is kept."""
         ...
 
     def thaw(self) -> None:

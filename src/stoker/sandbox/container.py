@@ -1,0 +1,172 @@
+"""The container driver: asks stoker-jail for sandboxes over its socket.
+
+Knows the jail's protocol; what a sandbox is and does once made is in ``container_sandbox``. It never knows
+functions, and never needs a privilege of its own.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from stoker.core.errors import SandboxCreateError
+from stoker.sandbox.container_connection import JailConnection, JailUnavailable
+from stoker.sandbox.container_protocol import Answer, Feature, Handle, Operation
+from stoker.sandbox.container_sandbox import ContainerSandbox
+from stoker.sandbox.driver import DriverInfo, MountPoint, SandboxSpec
+
+RECONNECT_FIRST_S = 0.02
+RECONNECT_LONGEST_S = 1.0
+CREATE_WAIT_S = 5.0
+"""How long a create waits for a jail that is being restarted."""
+
+
+class ContainerDriver:
+    """Sandboxes of stoker-jail. Reconnects when the jail restarts; what lived in the old one is dead then."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._path = socket_path
+        self._connection: JailConnection | None = None
+        self._connected = asyncio.Event()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._sandboxes: set[ContainerSandbox] = set()
+        self._closed = False
+        self._features = Feature(0)
+        self.dns_sockets: tuple[socket.socket, socket.socket] | None = None
+        """UDP and listening TCP socket where a resolver for sandboxes is to be served, if one is needed."""
+
+    async def start(self) -> DriverInfo:
+        """Connect, and say what this host can enforce.
+
+        Raises:
+            JailUnavailable: no jail listens, or it does not serve this user.
+        """
+        _allow_many_descriptors()
+        answer = await self._hello()
+        return DriverInfo("container", answer.degraded)
+
+    async def create(self, spec: SandboxSpec) -> ContainerSandbox:
+        """Make an empty sandbox with its mounts.
+
+        Raises:
+            SandboxCreateError: the host refused; nothing of the sandbox is left.
+        """
+        making = asyncio.create_task(self._create(spec))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_discard)
+            raise
+
+    async def close(self) -> None:
+        """Destroy every sandbox of this driver and disconnect."""
+        self._closed = True
+        if self._reconnecting:
+            self._reconnecting.cancel()
+        await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self._sandboxes)))
+        if self._connection:
+            self._connection.close()
+        self._close_dns()
+
+    async def _hello(self) -> Answer:
+        connection = JailConnection.open(self._path, self._on_lost)
+        try:
+            answer = await connection.request(Operation.HELLO)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._features = answer.features
+        self._take_dns(answer)
+        self._connected.set()
+        return answer
+
+    def _take_dns(self, answer: Answer) -> None:
+        self._close_dns()
+        if Handle.DNS_UDP in answer.handles:
+            udp, tcp = answer.handles[Handle.DNS_UDP], answer.handles[Handle.DNS_TCP]
+            self.dns_sockets = (socket.socket(fileno=udp), socket.socket(fileno=tcp))
+
+    def _close_dns(self) -> None:
+        for served in self.dns_sockets or ():
+            served.close()
+        self.dns_sockets = None
+
+    def _on_lost(self) -> None:
+        """The jail died: its sandboxes run on without anyone to unmake them, so they end now."""
+        self._connection = None
+        self._connected.clear()
+        for sandbox in tuple(self._sandboxes):
+            sandbox.jail_lost()
+        if not self._closed:
+            self._reconnecting = asyncio.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        wait_s = RECONNECT_FIRST_S
+        while not self._closed:
+            try:
+                await self._hello()
+                return
+            except JailUnavailable:
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, RECONNECT_LONGEST_S)
+
+    async def _jail(self) -> JailConnection:
+        if self._connection is None and not self._closed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._connected.wait(), CREATE_WAIT_S)
+        if self._connection is None:
+            raise SandboxCreateError("the jail is not running")
+        return self._connection
+
+    async def _create(self, spec: SandboxSpec) -> ContainerSandbox:
+        connection = await self._jail()
+        folders = _open_folders(spec.mounts)
+        try:
+            answer = await connection.request(
+                Operation.CREATE, limits=spec.limits, folders=folders, egress=spec.egress
+            )
+        except JailUnavailable as problem:
+            raise SandboxCreateError(str(problem)) from problem
+        finally:
+            for fd in folders.values():
+                os.close(fd)
+        if answer.status:
+            raise SandboxCreateError(f"{answer.stage or 'creating'}: {os.strerror(-answer.status)}")
+        sandbox = ContainerSandbox(spec, answer, connection, self._sandboxes.discard)
+        self._sandboxes.add(sandbox)
+        if connection.closed:  # between the answer and now
+            sandbox.jail_lost()
+        return sandbox
+
+
+def _open_folders(mounts: Mapping[MountPoint, Path]) -> dict[MountPoint, int]:
+    """A descriptor for each folder; the caller closes them.
+
+    Raises:
+        SandboxCreateError: one is not there, or no folder.
+    """
+    folders: dict[MountPoint, int] = {}
+    for point, path in mounts.items():
+        try:
+            folders[point] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as problem:
+            for fd in folders.values():
+                os.close(fd)
+            raise SandboxCreateError(f"{path} for {point.value}: {problem.strerror}") from problem
+    return folders
+
+
+def _discard(making: asyncio.Task[ContainerSandbox]) -> None:
+    """Nobody waits for this sandbox any more."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().discard()
+
+
+def _allow_many_descriptors() -> None:
+    """A sandbox holds about a dozen."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
