@@ -8,6 +8,7 @@ from stoker.http.body import BodyStream
 from stoker.http.errors import BodyBroken, PeerVanished
 from stoker.http.limits import PARSE_SLICE_BYTES
 from stoker.http.messages import Request
+from stoker.http.peers import peer_name
 from stoker.http.reader import BODY, CLOSED, HEAD, LAST, LINGER, Refused, RequestReader
 from stoker.http.reply import DONE, GONE, NEW, ServerReply
 from stoker.http.state import CLOSE, KEEP, KEEP_1_0, ServerState
@@ -72,7 +73,8 @@ class ServerConnection(RequestReader):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or turn it away when there are too many."""
         self.transport = cast(asyncio.Transport, transport)
-        self.peer = _peer_name(transport)
+        self.extra_info = transport.get_extra_info
+        self.peer = peer_name(transport)
         self.secure = transport.get_extra_info("sslcontext") is not None
         shared = self.shared
         crowded = len(shared.connections) >= shared.limits.max_connections
@@ -374,13 +376,3 @@ class ServerConnection(RequestReader):
                 self._close()
         elif self._current is not None:
             self._current.tail = CLOSE
-
-
-def _peer_name(transport: asyncio.BaseTransport) -> str:
-    """``host:port`` of a TCP peer, ``unix`` otherwise."""
-    name = transport.get_extra_info("peername")
-    if isinstance(name, tuple):
-        parts = cast(tuple[object, ...], name)
-        if len(parts) >= 2:
-            return f"{parts[0]}:{parts[1]}"
-    return "unix"

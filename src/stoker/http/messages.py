@@ -1,7 +1,7 @@
 """What a handler sees of HTTP: the request, its body and the reply. Nothing here knows sockets or parsers."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,11 +18,17 @@ def header_value(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
+def _no_extra_info(name: str) -> Any:
+    """For requests that came over no transport."""
+    return None
+
+
 class Request(msgspec.Struct, eq=False):
     """One request as it came: nothing is decoded, header names are lower-case and in the peer's order.
 
     ``body`` is the whole body when it was small; a larger one is read from ``stream`` instead.
     ``trailers`` are those of a chunked body that came whole (``stream.trailers`` otherwise).
+    ``extra_info`` is the transport's ``get_extra_info``; ``peers`` reads credentials and certificates from it.
     """
 
     method: bytes
@@ -33,6 +39,7 @@ class Request(msgspec.Struct, eq=False):
     body: bytes = b""
     stream: BodyStream | None = None
     trailers: Headers | None = None
+    extra_info: Callable[[str], Any] = _no_extra_info
 
     @property
     def path(self) -> bytes:

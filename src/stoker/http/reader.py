@@ -1,7 +1,8 @@
 """Bytes to requests: framing, limits and refusals, on httptools. What becomes of them is the subclass's."""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import httptools
 
@@ -76,6 +77,7 @@ class RequestReader(asyncio.Protocol):
         "_since_s",
         "_stream",
         "_target",
+        "extra_info",
         "peer",
         "secure",
         "shared",
@@ -84,6 +86,7 @@ class RequestReader(asyncio.Protocol):
     shared: ServerState
     peer: str
     secure: bool
+    extra_info: Callable[[str], Any]
 
     def __init__(self, shared: ServerState) -> None:
         limits = shared.limits
@@ -271,7 +274,9 @@ class RequestReader(asyncio.Protocol):
             raise self._fail(431, "There are too many request headers.")
         if self._head_fed_bytes or self._head_measured:
             self._check_header_bytes()
-        self._request = Request(method, target, self._headers, self.peer, self.secure)
+        self._request = Request(
+            method, target, self._headers, self.peer, self.secure, b"", None, None, self.extra_info
+        )
         self._phase = BODY
         self._head_fed_bytes = 0
         if seen & CODING or self._length:

@@ -13,6 +13,7 @@ from stoker.http.connection import ServerConnection
 from stoker.http.deadlines import sweep
 from stoker.http.limits import LISTEN_BACKLOG, ServerLimits
 from stoker.http.messages import Handler
+from stoker.http.peers import host_port
 from stoker.http.state import (
     ErrorReport,
     ServerErrorBody,
@@ -169,5 +170,5 @@ def _bind_unix(path: Path, mode: int) -> tuple[socket.socket, int]:
 
 
 def _address(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+    name: str | tuple[str, int] = sock.getsockname()
+    return host_port(name[0], name[1]) if isinstance(name, tuple) else str(name)

@@ -19,8 +19,8 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest.fixture(scope="session")
-def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server, client) contexts that trust each other."""
+def certificate_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed cert.pem and its key.pem."""
     folder: Path = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -49,6 +49,12 @@ def tls_contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLConte
             serialization.NoEncryption(),
         )
     )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tls_contexts(certificate_folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(server, client) contexts that trust each other."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return server, ssl.create_default_context(cafile=str(folder / "cert.pem"))
+    server.load_cert_chain(certificate_folder / "cert.pem", certificate_folder / "key.pem")
+    return server, ssl.create_default_context(cafile=str(certificate_folder / "cert.pem"))

@@ -15,9 +15,10 @@ import pytest
 import uvloop
 
 from stoker.http.client import HttpClient, Origin, unix_origin
-from stoker.http.errors import BodyTooLarge
+from stoker.http.errors import BodyTooLarge, ConnectFailed, PeerVanished
 from stoker.http.limits import ServerLimits
 from stoker.http.messages import Reply, Request
+from stoker.http.peers import Credentials, certificate_names, unix_credentials
 from stoker.http.server import HttpServer
 
 KINDS = ["tcp", "unix", "tls"]
@@ -247,3 +248,45 @@ async def test_a_foreign_client():
     assert (status, body) == (200, hashlib.sha256(b"y" * 2_000_000).hexdigest().encode())
     assert connection is None
     await server.close(1)
+
+
+async def test_unix_peers_show_their_credentials(tmp_path):
+    seen: list[object] = []
+
+    def whoami(request: Request, reply: Reply) -> None:
+        seen.append(unix_credentials(request))
+        reply.send(200, [])
+
+    server = HttpServer(whoami)
+    await server.start_unix(tmp_path / "s")
+    await server.start_tcp("127.0.0.1", 0)
+    async with HttpClient() as client:
+        await client.request("GET", unix_origin(str(tmp_path / "s")))
+        await client.request("GET", "http://" + server.addresses[1])
+    await server.close(1)
+    assert seen == [Credentials(os.getpid(), os.getuid(), os.getgid()), None]
+
+
+async def test_mutual_tls_shows_the_clients_names(certificate_folder):
+    seen: list[object] = []
+
+    def whoami(request: Request, reply: Reply) -> None:
+        seen.append(certificate_names(request))
+        reply.send(200, [])
+
+    demanding = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate_folder / "cert.pem")
+    demanding.load_cert_chain(certificate_folder / "cert.pem", certificate_folder / "key.pem")
+    demanding.verify_mode = ssl.CERT_REQUIRED
+    anonymous = ssl.create_default_context(cafile=certificate_folder / "cert.pem")
+    known = ssl.create_default_context(cafile=certificate_folder / "cert.pem")
+    known.load_cert_chain(certificate_folder / "cert.pem", certificate_folder / "key.pem")
+    server = HttpServer(whoami)
+    await server.start_tcp("127.0.0.1", 0, ssl_context=demanding)
+    url = "https://" + server.addresses[0]
+    async with HttpClient(ssl_context=known) as client:
+        assert (await client.request("GET", url)).status == 200
+    async with HttpClient(ssl_context=anonymous) as client:
+        with pytest.raises((ConnectFailed, PeerVanished)):
+            await client.request("POST", url)
+    await server.close(1)
+    assert seen == [frozenset({"localhost"})]
