@@ -247,6 +247,6 @@ def _marker(name: str) -> str:
 
 def _name_of_marker(marker: str | None) -> str:
     try:
-        return base64.urlsafe_b64decode(marker or "").decode()
+        return base64.b64decode(marker or "", altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError) as problem:
         raise invalid_parameter("The marker is not one that ListFunctions gave.") from problem
