@@ -93,14 +93,16 @@ class RuntimeCatalog:
         self,
         runtime: str,
         *,
+        memory_mb: int | None = None,
         exec_wrapper: str | None = None,
         task: Path | None = None,
         opt: Path | None = None,
     ) -> RuntimePlan:
         """How to start ``runtime``; cheap once the interpreter is known.
 
-        ``exec_wrapper`` is the function's AWS_LAMBDA_EXEC_WRAPPER. ``task`` and ``opt`` are the folders that
-        will be at /var/task and /opt; with them a ``provided`` runtime's missing ``bootstrap`` is found here.
+        ``memory_mb``, where given, sizes Node's heap as AWS does. ``exec_wrapper`` is the function's
+        AWS_LAMBDA_EXEC_WRAPPER. ``task`` and ``opt`` are the folders that will be at /var/task and /opt; with
+        them a ``provided`` runtime's missing ``bootstrap`` is found here.
 
         Raises:
             RuntimeUnavailable: unknown identifier, or this host lacks what it needs.
@@ -120,7 +122,7 @@ class RuntimeCatalog:
         mounts = {RUNTIME_MOUNT: bootstrap}
         if interpreter.lang_folder is not None:
             mounts[LANG_MOUNT] = interpreter.lang_folder
-        argv = _argv(known, interpreter)
+        argv = _argv(known, interpreter, memory_mb)
         if exec_wrapper:
             argv = ("/bin/sh", "-c", _WRAPPER_SCRIPT, "bootstrap", exec_wrapper, *argv)
         return RuntimePlan(runtime, argv, _base_environment(known), mounts)
@@ -167,11 +169,13 @@ def _has_bootstrap(runtime: Runtime) -> bool:
     return False
 
 
-def _argv(runtime: Runtime, interpreter: Interpreter) -> tuple[str, ...]:
+def _argv(runtime: Runtime, interpreter: Interpreter, memory_mb: int | None) -> tuple[str, ...]:
     if runtime.family == "python":
         # -S: the host's site-packages are not the function's; bootstrap.py sets up what Lambda has instead.
         return (interpreter.path_inside, "-S", f"{RUNTIME_MOUNT}/bootstrap.py")
-    return (interpreter.path_inside, f"{RUNTIME_MOUNT}/bootstrap.cjs")
+    # The function's memory is a cgroup limit that Node does not see: without this it dies before it collects.
+    heap = () if memory_mb is None else (f"--max-old-space-size={memory_mb * 9 // 10}",)
+    return (interpreter.path_inside, *heap, f"{RUNTIME_MOUNT}/bootstrap.cjs")
 
 
 def _base_environment(runtime: Runtime) -> dict[str, str]:

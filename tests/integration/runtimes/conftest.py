@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 import stoker.runtimes
 from stoker.runtimeapi import RuntimeApi, RuntimeInvocation, TelemetryParser
+from stoker.runtimes import AvailableRuntime, RuntimeCatalog
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:echo"
 
@@ -100,18 +102,23 @@ class RunningRuntime:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             pass_fds=pass_fds,
+            start_new_session=True,
         )
         if pass_fds:
             os.close(pass_fds[0])
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
+        self._kill()
         await self.process.communicate()
         await self.api.close()
         if self._telemetry:
             os.close(self._read_fd)
+
+    def _kill(self) -> None:
+        """End the process and its children."""
+        if self.process.returncode is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     async def ready(self) -> None:
         event = await self.events.get()
@@ -153,8 +160,8 @@ class RunningRuntime:
 
     async def output(self, *, exits: bool = False) -> str:
         """Everything written to standard output and error; ends the process unless it ``exits`` by itself."""
-        if not exits and self.process.returncode is None:
-            self.process.kill()
+        if not exits:
+            self._kill()
         out, _ = await asyncio.wait_for(self.process.communicate(), 20)
         return out.decode()
 
@@ -185,11 +192,22 @@ def python_argv() -> list[str]:
     return [f"/usr/bin/python3.{sys.version_info.minor}", "-S", str(bootstrap)]
 
 
+def _nodes() -> list[Any]:
+    """Every Node.js runtime this host can run; more through a folder named by STOKER_TEST_LANG_DIR."""
+    folder = os.environ.get("STOKER_TEST_LANG_DIR")
+    catalog = RuntimeCatalog(Path(folder) if folder else None)
+    found = [each for each in catalog.available() if each.name.startswith("nodejs")]
+    missing = pytest.param(None, marks=pytest.mark.skip(reason="no Node.js 16 or later under /usr"))
+    return [pytest.param(each, id=each.name) for each in found] or [missing]
+
+
+@pytest.fixture(params=_nodes())
+def node(request: pytest.FixtureRequest) -> AvailableRuntime:
+    return request.param
+
+
 @pytest.fixture
-def node_argv() -> list[str]:
-    """The Node.js runtime as the catalogue starts it, with the host's interpreter."""
-    for name in ("/usr/local/bin/node", "/usr/bin/node"):
-        if os.access(name, os.X_OK):
-            bootstrap = Path(stoker.runtimes.__file__).parent / "bootstraps" / "nodejs" / "bootstrap.cjs"
-            return [name, str(bootstrap)]
-    pytest.skip("no Node.js at /usr/local/bin/node or /usr/bin/node")
+def node_argv(node: AvailableRuntime) -> list[str]:
+    """The Node.js runtime as the catalogue starts it."""
+    bootstrap = Path(stoker.runtimes.__file__).parent / "bootstraps" / "nodejs" / "bootstrap.cjs"
+    return [node.program, str(bootstrap)]

@@ -67,6 +67,12 @@ def test_interpreter_of_the_lang_folder_is_mounted(tmp_path):
     )
 
 
+def test_heap_of_node_follows_the_memory(tmp_path):
+    fake_program(tmp_path / "nodejs24.x" / "bin" / "node", "v24.1.0")
+    argv = RuntimeCatalog(tmp_path).plan("nodejs24.x", memory_mb=1000).argv
+    assert argv == ("/var/lang/bin/node", "--max-old-space-size=900", "/var/runtime/bootstrap.cjs")
+
+
 def test_program_of_another_version_does_not_count(tmp_path):
     fake_program(tmp_path / "nodejs24.x" / "bin" / "node", "v18.0.0")
     with pytest.raises(RuntimeUnavailable, match=r"needs Node\.js 24.*npm install --prefix .* node@24"):

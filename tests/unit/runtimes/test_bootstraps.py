@@ -1,0 +1,43 @@
+"""The Python bootstrap as source: old enough in syntax, complete when prepared."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from stoker.runtimes import RuntimeCatalog
+from stoker.runtimes.interpreters import BOOTSTRAPS
+
+SOURCES = sorted((BOOTSTRAPS / "python").rglob("*.py"))
+THIS_PYTHON = f"python3.{sys.version_info.minor}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_parses_as_python_3_8(path):
+    ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_imports_only_the_standard_library(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "stoker_runtime"}
+
+
+def test_prepared_folder_is_compiled_once_and_readable_by_anyone(tmp_path):
+    first = RuntimeCatalog(prepared_dir=tmp_path).plan(THIS_PYTHON).mounts["/var/runtime"]
+    compiled = sorted(first.rglob("*.pyc"))
+    assert {path.name.split(".")[0] for path in compiled} >= {"bootstrap", "client", "marshal", "failures"}
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in first.rglob("*"))
+    stamps = [path.stat().st_mtime_ns for path in compiled]
+    again = RuntimeCatalog(prepared_dir=tmp_path).plan(THIS_PYTHON).mounts["/var/runtime"]
+    assert again == first
+    assert [path.stat().st_mtime_ns for path in compiled] == stamps
+    assert sorted(Path(tmp_path).iterdir()) == [first]
