@@ -6,10 +6,11 @@ from typing import Final, cast
 
 from stoker.http.body import BodyStream
 from stoker.http.errors import BodyBroken, PeerVanished
+from stoker.http.framing import Refused
 from stoker.http.limits import PARSE_SLICE_BYTES
 from stoker.http.messages import Request
 from stoker.http.peers import peer_name
-from stoker.http.reader import BODY, CLOSED, HEAD, LAST, LINGER, Refused, RequestReader
+from stoker.http.reader import BODY, CLOSED, HEAD, LAST, LINGER, RequestReader
 from stoker.http.reply import DONE, GONE, NEW, ServerReply
 from stoker.http.state import CLOSE, KEEP, KEEP_1_0, ServerState
 from stoker.http.wire import CONTINUE

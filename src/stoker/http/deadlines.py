@@ -1,7 +1,8 @@
 """When a server connection has waited long enough, and what happens then. One timer drives it."""
 
 from stoker.http.connection import ServerConnection
-from stoker.http.reader import BODY, HEAD, IDLE, LAST, LINGER, Refused
+from stoker.http.framing import Refused
+from stoker.http.reader import BODY, HEAD, IDLE, LAST, LINGER
 from stoker.http.state import ServerState
 
 

@@ -28,7 +28,7 @@ class Request(msgspec.Struct, eq=False):
 
     ``body`` is the whole body when it was small; a larger one is read from ``stream`` instead.
     ``trailers`` are those of a chunked body that came whole (``stream.trailers`` otherwise).
-    ``extra_info`` is the transport's ``get_extra_info``; ``peers`` reads credentials and certificates from it.
+    ``extra_info`` is the transport's ``get_extra_info``; ``peers`` reads credentials, certificates.
     """
 
     method: bytes

@@ -7,8 +7,22 @@ from typing import Any, Final
 import httptools
 
 from stoker.http.body import BodyStream, Headers
+from stoker.http.framing import (
+    CODING,
+    EXPECT,
+    HOST,
+    LENGTH,
+    METHODS,
+    ONCE,
+    UNUSUAL,
+    WATCHED,
+    Refused,
+    field_bytes,
+    framing_fault,
+    target_fault,
+)
 from stoker.http.limits import CHUNKED_SLICE_BYTES, HEADER_OVERHEAD_BYTES, PARSE_SLICE_BYTES
-from stoker.http.messages import Request, header_value
+from stoker.http.messages import Request
 from stoker.http.state import ServerState
 
 # Phases of reading; from LAST on, input is ignored.
@@ -19,34 +33,7 @@ LAST: Final = 3
 LINGER: Final = 4
 CLOSED: Final = 5
 
-HOST: Final = 1
-LENGTH: Final = 2
-CODING: Final = 4
-AUTHORIZATION: Final = 8
-CONNECTION: Final = 16
-EXPECT: Final = 32
-WATCHED: Final = {
-    b"host": HOST,
-    b"content-length": LENGTH,
-    b"transfer-encoding": CODING,
-    b"authorization": AUTHORIZATION,
-    b"connection": CONNECTION,
-    b"expect": EXPECT,
-}
-_ONCE: Final = HOST | LENGTH | CODING | AUTHORIZATION | EXPECT
-_UNUSUAL: Final = CODING | CONNECTION | EXPECT
-
-METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
 _SLASH: Final = 47
-
-
-class Refused(Exception):
-    """The input is answered with ``status`` and the connection ends."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 class RequestReader(asyncio.Protocol):
@@ -218,6 +205,11 @@ class RequestReader(asyncio.Protocol):
         self._refusal = Refused(status, reason)
         return self._refusal
 
+    def _refuse_unless(self, fault: Refused | None) -> None:
+        if fault is not None:
+            self._refusal = fault
+            raise fault
+
     # Callbacks of httptools, in their order.
 
     def on_url(self, url: bytes) -> None:
@@ -248,7 +240,7 @@ class RequestReader(asyncio.Protocol):
     def _watch(self, name: bytes, value: bytes, bit: int) -> None:
         if self._phase == BODY:
             raise self._fail(400, f"The header {name.decode()} cannot be a trailer.")
-        if self._seen & bit & _ONCE:
+        if self._seen & bit & ONCE:
             raise self._fail(400, f"The header {name.decode()} is given twice.")
         self._seen |= bit
         if bit == LENGTH:
@@ -261,7 +253,7 @@ class RequestReader(asyncio.Protocol):
             raise self._fail(400, "")
         self._old_peer = False
         self._keep_alive = parser.should_keep_alive()
-        if not self._keep_alive or seen & _UNUSUAL:
+        if not self._keep_alive or seen & UNUSUAL:
             self._check_framing(parser)
         if not seen & HOST and not self._old_peer:
             raise self._fail(400, "The Host header is missing.")
@@ -269,11 +261,13 @@ class RequestReader(asyncio.Protocol):
         if method not in METHODS:
             raise self._fail(501, "The method is not supported.")
         if target[0] != _SLASH or b"#" in target:
-            self._check_target(method, target)
+            self._refuse_unless(target_fault(method, target, self._headers))
         if len(self._headers) > self._max_header_count:
             raise self._fail(431, "There are too many request headers.")
-        if self._head_fed_bytes or self._head_measured:
-            self._check_header_bytes()
+        if (self._head_fed_bytes or self._head_measured) and field_bytes(
+            self._headers
+        ) > self._max_header_bytes:
+            raise self._fail(431, "The request headers are too large.")
         self._request = Request(
             method, target, self._headers, self.peer, self.secure, b"", None, None, self.extra_info
         )
@@ -282,41 +276,17 @@ class RequestReader(asyncio.Protocol):
         if seen & CODING or self._length:
             self._begin_body(self._request)
 
-    def _check_header_bytes(self) -> None:
-        size_bytes = sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in self._headers)
-        if size_bytes > self._max_header_bytes:
-            raise self._fail(431, "The request headers are too large.")
-
     def _check_framing(self, parser: httptools.HttpRequestParser) -> None:
         """The rare cases, kept off the path of an ordinary keep-alive request."""
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise self._fail(505, "Only HTTP/1.1 and HTTP/1.0 are spoken.")
         self._old_peer = version == "1.0"
-        if self._seen & CODING:
-            coding = header_value(self._headers, b"transfer-encoding") or b""
-            if coding.lower() != b"chunked" or self._old_peer or self._seen & LENGTH:
-                raise self._fail(400, "The Transfer-Encoding is not supported.")
-        if self._seen & EXPECT:
-            expected = header_value(self._headers, b"expect") or b""
-            if expected.lower() != b"100-continue":
-                raise self._fail(417, "The expectation cannot be met.")
-            self._continue_owed = not self._old_peer
+        self._refuse_unless(framing_fault(self._headers, self._seen, old_peer=self._old_peer))
+        self._continue_owed = bool(self._seen & EXPECT) and not self._old_peer
         if parser.should_upgrade() and (self._seen & CODING or self._length):
             self._body_unparsed = True
             self._keep_alive = False
-
-    def _check_target(self, method: bytes, target: bytes) -> None:
-        if target == b"*" and method == b"OPTIONS":
-            return
-        scheme, mark, rest = target.partition(b"://")
-        if not mark or scheme.lower() not in (b"http", b"https") or b"#" in target:
-            raise self._fail(400, "The request target is malformed.")
-        # RFC 9112 3.2.2 lets the target win over Host; who sends two different names is up to something.
-        authority = rest.partition(b"/")[0].partition(b"?")[0]
-        host = header_value(self._headers, b"host") or authority
-        if not authority or authority.lower() != host.lower():
-            raise self._fail(400, "The request target and the Host header differ.")
 
     def _begin_body(self, request: Request) -> None:
         limits = self.shared.limits
