@@ -38,6 +38,11 @@ class ContainerDriver:
         self.dns_sockets: tuple[socket.socket, socket.socket] | None = None
         """UDP and listening TCP socket where a resolver for sandboxes is to be served, if one is needed."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether a jail is there to make sandboxes."""
+        return self._connection is not None
+
     async def start(self) -> DriverInfo:
         """Connect, and say what this host can enforce.
 

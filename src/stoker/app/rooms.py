@@ -1,0 +1,138 @@
+"""The rooms of an embedded Stoker, wired: worker, manager, front end, poller, control plane."""
+
+import os
+import uuid
+from pathlib import Path
+from random import SystemRandom
+
+import msgspec
+
+from stoker.app.cellar import Cellar
+from stoker.app.host_memory import memory_budget_mb
+from stoker.app.runtimes import CatalogSupport
+from stoker.control.plane import ControlPlane
+from stoker.control.ports import Ports
+from stoker.core.clock import Clock
+from stoker.core.configuration import Settings
+from stoker.events.poller import EventPoller
+from stoker.events.retries import RetryPolicy
+from stoker.frontend.admission import Admission
+from stoker.frontend.authorisation import AccountAuthoriser
+from stoker.frontend.invoke import InvokeFrontend
+from stoker.manager.manager import LocalWorkerManager
+from stoker.manager.pool import PoolLimits
+from stoker.placement.policy import DensePacking
+from stoker.runtimes.catalog import RuntimeCatalog
+from stoker.sandbox.driver import SandboxDriver
+from stoker.services.credentials import Credential
+from stoker.services.functions import FunctionVersion
+from stoker.services.logs import LogStore
+from stoker.store.objects import S3ObjectSource, S3Settings
+from stoker.worker.agent import WorkerAgent
+from stoker.worker.environment import ServeServiceApi
+from stoker.worker.parts import WorkerSettings
+
+WORKER_ID = "local"
+
+
+class Rooms(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that has a life of its own, in the order in which it is closed."""
+
+    poller: EventPoller
+    frontend: InvokeFrontend
+    manager: LocalWorkerManager
+    worker: WorkerAgent
+    control: ControlPlane
+    objects: S3ObjectSource
+    runtimes: RuntimeCatalog
+
+
+def wire_rooms(
+    settings: Settings,
+    cellar: Cellar,
+    clock: Clock,
+    driver: SandboxDriver,
+    logs: LogStore,
+    serve_service_api: ServeServiceApi,
+) -> Rooms:
+    """Make every room; nothing is started yet."""
+    data = Path(settings.data)
+    runtimes = RuntimeCatalog(Path(settings.lang_dir or data / "lang"), data / "runtimes")
+    worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api)
+    workers = {worker.worker_id: worker}
+    limits = PoolLimits(idle_timeout_s=float(settings.idle_timeout_s))
+    manager = LocalWorkerManager(workers, DensePacking(), clock, limits=limits)
+    frontend = InvokeFrontend(
+        metadata=cellar.metadata,
+        invalidation=cellar.invalidation,
+        manager=manager,
+        workers=workers,
+        queue=cellar.queue,
+        authoriser=AccountAuthoriser(),
+        clock=clock,
+        random=SystemRandom(),
+        admission=Admission(settings.account_concurrency),
+    )
+    poller = EventPoller(
+        cellar.queue, frontend, clock, SystemRandom(), policy=RetryPolicy(scale=settings.retry_scale)
+    )
+    frontend.on_event_accepted(poller.wake)
+    objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))
+    control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes))
+    return Rooms(
+        poller=poller,
+        frontend=frontend,
+        manager=manager,
+        worker=worker,
+        control=control,
+        objects=objects,
+        runtimes=runtimes,
+    )
+
+
+def _worker(
+    settings: Settings,
+    cellar: Cellar,
+    clock: Clock,
+    driver: SandboxDriver,
+    logs: LogStore,
+    runtimes: RuntimeCatalog,
+    serve_service_api: ServeServiceApi,
+) -> WorkerAgent:
+    def session_credentials(function: FunctionVersion) -> Credential:
+        return cellar.credentials.issue_session(
+            account=function.key.account, role_arn=function.role, session_name=function.key.name
+        )
+
+    return WorkerAgent(
+        WorkerSettings(
+            worker_id=WORKER_ID,
+            memory_total_mb=memory_budget_mb(settings.memory_budget_mb),
+            sandboxes_max=settings.sandboxes_max,
+            cpu_policy=settings.cpu_policy,
+            egress=settings.egress,
+        ),
+        driver=driver,
+        code=cellar.code,
+        logs=logs,
+        runtimes=runtimes,
+        clock=clock,
+        session_credentials=session_credentials,
+        serve_service_api=serve_service_api,
+    )
+
+
+def _control_ports(
+    settings: Settings, cellar: Cellar, clock: Clock, objects: S3ObjectSource, runtimes: RuntimeCatalog
+) -> Ports:
+    return Ports(
+        metadata=cellar.metadata,
+        code=cellar.code,
+        objects=objects,
+        invalidation=cellar.invalidation,
+        runtimes=CatalogSupport(runtimes),
+        clock=clock,
+        new_id=lambda: str(uuid.uuid4()),
+        location_key=cellar.location_key,
+        account_concurrency=settings.account_concurrency,
+    )

@@ -1,0 +1,246 @@
+"""The service process: opens the cellar, wires the rooms, serves until a signal, closes in reverse."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import structlog
+
+from stoker.api.dispatch import Api
+from stoker.app.admin_server import AdminServer
+from stoker.app.cellar import MEGABYTE, Cellar, open_cellar
+from stoker.app.configuration import ConfigurationError, listen_address
+from stoker.app.metrics import Metrics, Sources
+from stoker.app.rooms import Rooms, wire_rooms
+from stoker.app.unsigned import Downloads, unsigned_routes
+from stoker.core.access import Access
+from stoker.core.clock import SystemClock
+from stoker.core.configuration import Settings
+from stoker.http.limits import ServerLimits
+from stoker.http.server import HttpServer
+from stoker.sandbox.container import ContainerDriver
+from stoker.sandbox.driver import DriverInfo
+from stoker.sandbox.guarded import GuardedDriver
+from stoker.services.admin import HostReport
+from stoker.services.worker import SandboxStatus
+from stoker.worker.logs_operations import LogsOperations
+from stoker.worker.logstore.disk import LogStoreLimits
+from stoker.worker.logstore.store import FileLogStore
+
+DRAIN_S = 20.0
+"""How long requests and sandboxes have to finish after SIGTERM."""
+SERVICE_API_LIMITS = ServerLimits(max_connections=16)
+"""For the listener inside each sandbox: its peer is the function."""
+
+_log = structlog.get_logger("stoker.app")
+
+
+class Service:
+    """One embedded Stoker. ``open``, then ``serve``; the stack given to ``open`` closes it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._driver = ContainerDriver(Path(_jail_socket()))
+        self._api: Api | None = None
+        self._info = DriverInfo("container")
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Start everything; the API listens last, so that /ready means ready."""
+        settings = self._settings
+        cellar = await open_cellar(settings, self._clock, stack)
+        logs = await FileLogStore.open(
+            Path(settings.data) / "logs",
+            self._clock,
+            LogStoreLimits(total_bytes=settings.log_capacity_mb * MEGABYTE),
+        )
+        stack.push_async_callback(logs.close)
+        driver = GuardedDriver(self._driver)
+        self._info = await driver.start()
+        stack.push_async_callback(driver.close)
+        rooms = wire_rooms(settings, cellar, self._clock, driver, logs, self._serve_service_api)
+        await asyncio.to_thread(rooms.runtimes.available)
+        await _start_rooms(rooms, stack)
+        api = self._make_api(cellar, rooms, logs, stack)
+        await self._listen(api, cellar, rooms, stack)
+        self._announce()
+
+    def _make_api(self, cellar: Cellar, rooms: Rooms, logs: FileLogStore, stack: AsyncExitStack) -> Api:
+        metrics = Metrics(
+            Sources(
+                worker=lambda: rooms.worker.statistics,
+                pool=rooms.manager.statistics,
+                frontend=rooms.frontend.statistics,
+                events=rooms.poller.statistics,
+            )
+        )
+        downloads = Downloads(rooms.control.code_download)
+        stack.push_async_callback(downloads.close)
+        self._api = Api(
+            credentials=cellar.credentials,
+            clock=self._clock,
+            frontend=rooms.frontend,
+            handlers={
+                "lambda": rooms.control.operations(),
+                "logs": LogsOperations(logs, self._clock).operations(),
+            },
+            unsigned=unsigned_routes(lambda: self._driver.connected, metrics, downloads),
+            endpoint=self._settings.public_url,
+            spool_directory=str(_made(Path(self._settings.data) / "spool")),
+        )
+        stack.push_async_callback(self._api.close)
+        return self._api
+
+    async def _listen(self, api: Api, cellar: Cellar, rooms: Rooms, stack: AsyncExitStack) -> None:
+        host, port = listen_address(self._settings)
+        admin = AdminServer(_AdminService(self, cellar, rooms), frozenset({0, os.getuid()}))
+        await admin.start(_made(Path(self._settings.data) / "run") / "admin.sock")
+        stack.push_async_callback(admin.close)
+        server = HttpServer(api)
+        await server.start_tcp(host, port, _tls(self._settings))
+        stack.push_async_callback(server.close, DRAIN_S)
+
+    async def _serve_service_api(self, listening: socket) -> Callable[[], None]:
+        assert self._api is not None
+        server = HttpServer(self._api, SERVICE_API_LIMITS)
+        await server.start_socket(listening)
+        return lambda: self._spawn(server.close(0.0))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    @property
+    def endpoint(self) -> str:
+        """How clients on this host reach the API."""
+        if self._settings.public_url:
+            return self._settings.public_url
+        host, port = listen_address(self._settings)
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        return f"{'https' if self._settings.tls_certificate else 'http'}://{shown}:{port}"
+
+    @property
+    def settings(self) -> Settings:
+        """What it was started with."""
+        return self._settings
+
+    @property
+    def driver_info(self) -> DriverInfo:
+        """What the driver can enforce here."""
+        return self._info
+
+    def _announce(self) -> None:
+        _log.info("serving", endpoint=self.endpoint, account=self._settings.account, data=self._settings.data)
+        for missing in self._info.degraded:
+            _log.warning("degraded", what=missing)
+
+
+class _AdminService:
+    """The Admin port over a running service."""
+
+    def __init__(self, service: Service, cellar: Cellar, rooms: Rooms) -> None:
+        self._service = service
+        self._cellar = cellar
+        self._rooms = rooms
+
+    def access(self) -> Access:
+        root = self._cellar.credentials.root
+        settings = self._service.settings
+        return Access(
+            endpoint=self._service.endpoint,
+            account=settings.account,
+            region=settings.region,
+            access_key_id=root.access_key_id,
+            secret_access_key=root.secret,
+        )
+
+    def host(self) -> HostReport:
+        info = self._service.driver_info
+        return HostReport(
+            version=version("stoker"),
+            driver=info.name,
+            degraded=info.degraded,
+            runtimes=tuple(runtime.name for runtime in self._rooms.runtimes.available()),
+            data=self._service.settings.data,
+        )
+
+    def sandboxes(self) -> list[SandboxStatus]:
+        return self._rooms.worker.sandboxes()
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        await Service(settings).open(stack)
+        await stop.wait()
+        _log.info("stopping")
+
+
+async def _start_rooms(rooms: Rooms, stack: AsyncExitStack) -> None:
+    stack.push_async_callback(rooms.worker.close, DRAIN_S / 2)
+    stack.push_async_callback(rooms.manager.close, 1.0)
+    await rooms.objects.start()
+    await rooms.control.start()
+    stack.push_async_callback(rooms.control.close)
+    stack.push_async_callback(rooms.frontend.close, DRAIN_S / 2)
+    rooms.poller.start()
+    stack.push_async_callback(rooms.poller.close, DRAIN_S / 2)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _jail_socket() -> str:
+    named = os.environ.get("STOKER_JAIL_SOCKET")
+    if not named:
+        raise ConfigurationError("STOKER_JAIL_SOCKET is not set: the service is started by stoker up")
+    return named
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.tls_certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with contextlib.suppress(ssl.SSLError):
+        context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ssl.SSLError) as problem:
+        raise ConfigurationError(f"tls_certificate and tls_key: {problem}") from problem
+    return context
+
+
+def configure_logging(level: str) -> None:
+    """The service's own log: one line an event on standard error; secrets are never in it."""
+    numbers = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+    if level not in numbers:
+        raise ConfigurationError(f"configuration: log_level must be one of {', '.join(numbers)}")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            if sys.stderr.isatty()
+            else structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(numbers[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
