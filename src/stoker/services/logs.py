@@ -56,6 +56,10 @@ class LogWriter(Protocol):
     def close(self) -> None: ...
 
 
+class InvalidToken(ValueError):
+    """A paging token that the store did not make."""
+
+
 class LogStore(Protocol):
     """All logs of (account, region) pairs; bounded and rotated on disk."""
 
@@ -88,12 +92,24 @@ class LogStore(Protocol):
     ) -> LogPage | None:
         """Events with start_ms <= timestamp < end_ms of the named streams (None: all), merged by time.
 
-        Returns None when the group or a named stream does not exist.
+        Returns None when the group or a named stream does not exist. A page's tokens are always set: ``f/``
+        (later events) or ``b/`` (earlier ones) and an event id; an empty page's lead back to where it began.
+
+        Raises:
+            InvalidToken: ``token`` was made up.
         """
         ...
 
     async def create_group(self, account: str, region: str, group: str) -> bool:
         """False when it exists already."""
+        ...
+
+    async def create_stream(self, account: str, region: str, group: str, stream: str) -> bool | None:
+        """False when it exists already, None when there is no such group."""
+        ...
+
+    async def delete_stream(self, account: str, region: str, group: str, stream: str) -> bool | None:
+        """False when there is no such stream, None when there is no such group."""
         ...
 
     async def delete_group(self, account: str, region: str, group: str) -> bool: ...

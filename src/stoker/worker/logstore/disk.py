@@ -1,0 +1,265 @@
+"""The files of a log store: makes, appends, trims and deletes. Blocking; used under the index's lock.
+
+What is over a limit goes oldest first, a segment at a time, whosever it is.
+"""
+
+import collections
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from stoker.core.clock import Clock
+from stoker.worker.logstore.index import (
+    METADATA_FILE,
+    STREAM_COST_BYTES,
+    Group,
+    GroupMetadata,
+    Index,
+    Key,
+    Segment,
+    Stream,
+)
+from stoker.worker.logstore.names import escape
+from stoker.worker.logstore.records import SegmentHeader, encode_header, encode_record
+
+OPEN_FILES_MAX = 256
+"""Segments kept open between batches; the least recently written are closed."""
+
+TRIM_TO = 0.9
+"""Over a limit, the oldest segments go until this share of it is used."""
+
+_DAY_MS = 86_400_000
+
+
+class LogStoreLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one store."""
+
+    total_bytes: int = 1024 * 1024 * 1024
+    group_bytes: int = 512 * 1024 * 1024
+    segment_bytes: int = 8 * 1024 * 1024
+    pending_bytes: int = 16 * 1024 * 1024
+    """Appended and not yet written; beyond it events are dropped."""
+    congested_bytes: int = 8 * 1024 * 1024
+    """From this much on, writers say that they are congested."""
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """One event on its way to the thread."""
+
+    key: Key
+    stream: str
+    timestamp_ms: int
+    message: str
+    size_bytes: int
+    """What it counts while it waits."""
+
+
+class Disk:
+    """Files and index together. Used by the writer thread, and for management by others under the lock."""
+
+    def __init__(self, index: Index, limits: LogStoreLimits, clock: Clock) -> None:
+        self._index = index
+        self._limits = limits
+        self._clock = clock
+        self._files: collections.OrderedDict[Path, BinaryIO] = collections.OrderedDict()
+        self._expired_ms = 0
+        self.cost_bytes = sum(group.cost_bytes for group in index.groups.values())
+
+    def now_ms(self) -> int:
+        return int(self._clock.now_s() * 1000)
+
+    # --- groups and streams
+
+    def group(self, key: Key) -> Group:
+        """The group, made where it is new."""
+        group = self._index.groups.get(key)
+        if group is None:
+            group = self._index.add_group(key, GroupMetadata(key[2], self.now_ms()))
+            group.folder.mkdir(parents=True, exist_ok=True)
+            self.save(group)
+        return group
+
+    def save(self, group: Group) -> None:
+        """Write the group's metadata; a crash leaves the old or the new, never half."""
+        path = group.folder / METADATA_FILE
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(group.metadata))
+        os.replace(temporary, path)
+
+    def stream(self, group: Group, name: str) -> Stream:
+        """The stream, made where it is new, on disk too."""
+        stream = group.streams.get(name)
+        if stream is None:
+            stream = Stream(name, group.folder / escape(name), self.now_ms())
+            stream.folder.mkdir(exist_ok=True)
+            group.streams[name] = stream
+            self.cost_bytes += STREAM_COST_BYTES
+            self._new_segment(stream)
+        return stream
+
+    def delete_group(self, key: Key) -> None:
+        group = self._index.groups.pop(key)
+        self.cost_bytes -= group.cost_bytes
+        for stream in group.streams.values():
+            self._close_files(stream)
+        _remove_tree(group.folder)
+
+    def delete_stream(self, group: Group, name: str) -> None:
+        stream = group.streams.pop(name)
+        self.cost_bytes -= stream.size_bytes + STREAM_COST_BYTES
+        self._close_files(stream)
+        _remove_tree(stream.folder)
+
+    # --- events
+
+    def write(self, events: list[Appended]) -> None:
+        """Write a batch: one write a stream (and segment), then keep the bounds."""
+        by_stream: dict[tuple[Key, str], list[Appended]] = {}
+        for event in events:
+            by_stream.setdefault((event.key, event.stream), []).append(event)
+        for (key, name), batch in by_stream.items():
+            with self._index.lock:
+                group = self.group(key)
+                self._append(self.stream(group, name), batch)
+        with self._index.lock:
+            self._trim({key for key, _ in by_stream})
+
+    def _append(self, stream: Stream, batch: list[Appended]) -> None:
+        ingestion_ms = self.now_ms()
+        segment = stream.open_segment or self._new_segment(stream)
+        buffer = bytearray()
+        for event in batch:
+            if segment.size_bytes + len(buffer) >= self._limits.segment_bytes:
+                self._flush(stream, segment, buffer)
+                segment = self._new_segment(stream)
+            segment.add(event.timestamp_ms, ingestion_ms, segment.size_bytes + len(buffer))
+            message = event.message.encode("utf-8", "replace")
+            buffer += encode_record(event.timestamp_ms, ingestion_ms, message)
+        self._flush(stream, segment, buffer)
+
+    def _flush(self, stream: Stream, segment: Segment, buffer: bytearray) -> None:
+        rest = memoryview(bytes(buffer))
+        file = self._file(segment)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            # Half a record may be at the end of the file now: nothing may follow it.
+            stream.open_segment = None
+            self._close_file(segment.path)
+            raise
+        segment.size_bytes += len(buffer)
+        self.cost_bytes += len(buffer)
+        buffer.clear()
+
+    def _new_segment(self, stream: Stream) -> Segment:
+        path = stream.folder / f"{stream.next_number:08d}.log"
+        segment = Segment(stream.next_number, path, 0, known=True)
+        stream.next_number += 1
+        stream.segments.append(segment)
+        stream.open_segment = segment
+        header = encode_header(SegmentHeader(stream.name, stream.created_ms))
+        self._flush(stream, segment, bytearray(header))
+        return segment
+
+    def _file(self, segment: Segment) -> BinaryIO:
+        file = self._files.get(segment.path)
+        if file is None:
+            file = segment.path.open("ab", buffering=0)
+            self._files[segment.path] = file
+            if len(self._files) > OPEN_FILES_MAX:
+                self._files.popitem(last=False)[1].close()
+        else:
+            self._files.move_to_end(segment.path)
+        return file
+
+    def _close_files(self, stream: Stream) -> None:
+        for segment in stream.segments:
+            self._close_file(segment.path)
+
+    def _close_file(self, path: Path) -> None:
+        file = self._files.pop(path, None)
+        if file is not None:
+            file.close()
+
+    def close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    # --- bounds
+
+    def _trim(self, written: set[Key]) -> None:
+        for key in written:
+            group = self._index.groups.get(key)
+            if group is not None and group.cost_bytes > self._limits.group_bytes:
+                streams = [(group, stream) for stream in group.streams.values()]
+                self._drop_oldest(streams, group.cost_bytes - int(self._limits.group_bytes * TRIM_TO))
+        if self.cost_bytes > self._limits.total_bytes:
+            excess_bytes = self.cost_bytes - int(self._limits.total_bytes * TRIM_TO)
+            self._drop_oldest(list(self._index.streams()), excess_bytes)
+
+    def _drop_oldest(self, streams: list[tuple[Group, Stream]], excess_bytes: int) -> None:
+        candidates = [
+            (segment.last_ingestion_ms or _modified_ms(segment.path), group, stream, segment)
+            for group, stream in streams
+            for segment in stream.segments
+        ]
+        candidates.sort(key=lambda candidate: (candidate[0], candidate[3].number))
+        for _, group, stream, segment in candidates:
+            if excess_bytes <= 0:
+                return
+            excess_bytes -= self._drop(group, stream, segment)
+
+    def _drop(self, group: Group, stream: Stream, segment: Segment) -> int:
+        """Delete a segment, and its stream with the last unless that is open; returns the bytes regained."""
+        self._close_file(segment.path)
+        with contextlib.suppress(FileNotFoundError):
+            segment.path.unlink()
+        stream.segments.remove(segment)
+        if stream.open_segment is segment:
+            stream.open_segment = None
+        regained_bytes = segment.size_bytes
+        if not stream.segments and not self._index.is_open(group.key, stream.name):
+            del group.streams[stream.name]
+            _remove_tree(stream.folder)
+            regained_bytes += STREAM_COST_BYTES
+        self.cost_bytes -= regained_bytes
+        return regained_bytes
+
+    def expire_if_due(self, every_s: float) -> None:
+        """``expire``, but not more often than this."""
+        now_ms = self.now_ms()
+        if now_ms - self._expired_ms >= every_s * 1000:
+            self._expired_ms = now_ms
+            self.expire()
+
+    def expire(self) -> None:
+        """Delete segments whose newest event is older than their group's retention."""
+        now_ms = self.now_ms()
+        with self._index.lock:
+            for group in self._index.groups.values():
+                days = group.metadata.retention_days
+                if days is None:
+                    continue
+                for stream in tuple(group.streams.values()):
+                    for segment in tuple(stream.segments):
+                        newest_ms = segment.last_ms or _modified_ms(segment.path)
+                        if newest_ms < now_ms - days * _DAY_MS:
+                            self._drop(group, stream, segment)
+
+
+def _modified_ms(path: Path) -> int:
+    try:
+        return int(path.stat().st_mtime * 1000)
+    except FileNotFoundError:
+        return 0
+
+
+def _remove_tree(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
