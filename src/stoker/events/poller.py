@@ -2,6 +2,7 @@
 Knows no function, sandbox or caller."""
 
 import asyncio
+from random import Random
 
 import msgspec
 import structlog
@@ -11,11 +12,14 @@ from stoker.events.retries import Decision, Drop, DropReason, Retry, RetryPolicy
 from stoker.services.events import Attempt, AttemptOutcome, EventInvoker
 from stoker.services.queue import EventQueue, QueuedEvent
 
-CONCURRENCY_MAX = 100
-"""Events under way at one time, whoever's they are."""
+CONCURRENCY_MAX = 50
+"""Events under way at one time, whoever's they are: half of the 100 that always stay unreserved, since the
+front end gives events no more than half and would throttle the rest."""
 BATCH_MAX = 32
 LEASE_S = 1200.0
 """Longer than the longest attempt: 900 s, after an Init of up to 130 s, and the wait for a sandbox."""
+IDLE_WAIT_MIN_S = 0.001
+"""Clocks differ by less: waking a hair before an event is due must not become a busy loop."""
 IDLE_WAIT_MAX_S = 60.0
 FAILURE_WAIT_S = 1.0
 """Before the queue is asked again after it failed."""
@@ -44,6 +48,7 @@ class EventPoller:
         queue: EventQueue,
         invoker: EventInvoker,
         clock: Clock,
+        random: Random,
         *,
         policy: RetryPolicy | None = None,
         concurrency_max: int = CONCURRENCY_MAX,
@@ -51,6 +56,7 @@ class EventPoller:
         self._queue = queue
         self._invoker = invoker
         self._clock = clock
+        self._random = random
         self._policy = policy or RetryPolicy()
         self._concurrency_max = concurrency_max
         self._running: set[asyncio.Task[None]] = set()
@@ -119,7 +125,7 @@ class EventPoller:
         due_s = await self._queue.next_due_s()
         if due_s is None:
             return IDLE_WAIT_MAX_S
-        return min(IDLE_WAIT_MAX_S, max(0.0, due_s - self._clock.now_s()))
+        return min(IDLE_WAIT_MAX_S, max(IDLE_WAIT_MIN_S, due_s - self._clock.now_s()))
 
     async def _wait(self, wait_s: float) -> None:
         try:
@@ -151,7 +157,7 @@ class EventPoller:
             _log.error("an event could not be run", request_id=event.request_id, reason=repr(error))
             attempt = Attempt(AttemptOutcome.UNAVAILABLE, repr(error))
         self._outcomes[attempt.outcome] += 1
-        return decide(event, attempt, self._clock.now_s(), self._policy)
+        return decide(event, attempt, self._clock.now_s(), self._policy, chance=self._random.random())
 
     async def _carry_out(self, event: QueuedEvent, decision: Decision) -> None:
         match decision:

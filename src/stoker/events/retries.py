@@ -55,8 +55,14 @@ def is_too_old(event: QueuedEvent, now_s: float, policy: RetryPolicy) -> bool:
     return now_s - event.accepted_at_s > policy.maximum_age_s
 
 
-def decide(event: QueuedEvent, attempt: Attempt, now_s: float, policy: RetryPolicy) -> Decision:
-    """What to do with an event after an attempt that ended at ``now_s`` (wall clock)."""
+def decide(
+    event: QueuedEvent, attempt: Attempt, now_s: float, policy: RetryPolicy, *, chance: float
+) -> Decision:
+    """What to do with an event after an attempt that ended at ``now_s`` (wall clock).
+
+    ``chance`` (0 to 1) spreads back-offs: without it, events that were throttled together would all come
+    back together, and all but one be throttled again.
+    """
     match attempt.outcome:
         case AttemptOutcome.SUCCEEDED:
             return Settle()
@@ -67,7 +73,8 @@ def decide(event: QueuedEvent, attempt: Attempt, now_s: float, policy: RetryPoli
             return _again(event, now_s, wait_s, policy, attempts=event.attempts + 1, throttles=0)
         case AttemptOutcome.THROTTLED | AttemptOutcome.UNAVAILABLE:
             # The exponent is bounded, since 2.0 ** throttles overflows after a thousand of them.
-            wait_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(event.throttles, 32))
+            longest_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(event.throttles, 32))
+            wait_s = longest_s * (0.5 + chance / 2)
             return _again(
                 event, now_s, wait_s, policy, attempts=event.attempts, throttles=event.throttles + 1
             )

@@ -1,7 +1,6 @@
 """The client context: Base64 from the caller, JSON for the function. Pure."""
 
 import base64
-import binascii
 
 import msgspec
 
@@ -17,7 +16,7 @@ def decode_client_context(encoded: str) -> str:
     try:
         text = base64.b64decode(encoded, validate=True).decode()
         msgspec.json.decode(text, type=dict[str, object])
-    except (binascii.Error, UnicodeDecodeError, msgspec.DecodeError) as error:
+    except (ValueError, msgspec.DecodeError) as error:
         raise ServiceError(
             "InvalidRequestContentException",
             "Client context must be a valid Base64-encoded JSON object.",

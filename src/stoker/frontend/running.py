@@ -70,9 +70,12 @@ class Runner:
         return len(self._tasks)
 
     async def close(self, grace_s: float) -> None:
-        """Wait for what runs in the background, ``grace_s`` at most."""
+        """Wait for what runs in the background, ``grace_s`` at most; what is left is the workers' to end."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace_s)
+            _, late = await asyncio.wait(self._tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _run_cold(
         self, function: FunctionVersion, invocation: Invocation, admitted: Admitted
