@@ -286,6 +286,30 @@ async def test_unasked_answers_poison_the_connection():
         assert (await client.request("GET", origin)).body == b"ok"
 
 
+async def test_a_late_unasked_answer_is_not_taken_for_the_next_one():
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        if connections == 1:
+            await asyncio.sleep(0.05)
+            writer.write(OK.replace(b"ok", b"no"))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with HttpClient() as client:
+        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1])
+        assert (await client.request("GET", origin)).body == b"ok"
+        await asyncio.sleep(0.2)
+        assert (await client.request("GET", origin, timeout_s=5)).body == b"ok"
+        assert connections == 2
+    server.close()
+
+
 async def test_interim_answers_are_skipped_and_bodies_may_end_with_the_connection():
     early = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     async with scripted(early + b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nuntil the end") as parts:
