@@ -104,6 +104,8 @@ class Connection(asyncio.Protocol):
         """Parse; False for what is no HTTP or has too long a head."""
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            raise (error.__context__ or error) from None  # a defect of ours, not of the peer
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return False
         return self._head_bytes <= MAX_HEAD_BYTES

@@ -4,12 +4,26 @@ awslambdaric is installed into pytest's cache folder, never into the project's e
 """
 
 import asyncio
+import importlib
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker.runtimes.interpreters import BOOTSTRAPS
+
+
+class Point(NamedTuple):
+    """What simplejson turns into an object and json into an array."""
+
+    x: int
+    y: str
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +153,42 @@ async def observe(running, argv, folder, environment, payload, *, telemetry) -> 
             "status": runtime.process.returncode,
             "frames": [(r.level, r.is_json, _normal(r.message.decode())) for r in frames],
         }
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.decimals()
+    | st.text().map(str.encode)
+    | st.builds(Point, st.integers(), st.text()),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers() | st.none() | st.floats(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("runtime", ["AWS_Lambda_python3.11", "AWS_Lambda_python3.13"])
+def test_json_of_any_value_is_the_same(awslambdaric, monkeypatch, runtime):
+    monkeypatch.setenv("AWS_EXECUTION_ENV", runtime)
+    monkeypatch.syspath_prepend(str(awslambdaric))
+    monkeypatch.syspath_prepend(str(BOOTSTRAPS / "python"))
+    ours = importlib.import_module("stoker_runtime.marshal")
+    theirs = importlib.import_module("awslambdaric.lambda_runtime_marshaller")
+
+    @given(JSON_VALUES)
+    def same(value):
+        expected = theirs.to_json(value)
+        assert ours.to_json(value) == expected
+        # NaN is not equal to itself, so what was read is compared as it is written.
+        assert ours.to_json(ours.loads(expected.encode())) == theirs.to_json(json.loads(expected))
+
+    same()
 
 
 CASES = [

@@ -330,6 +330,19 @@ async def test_close_ends_the_waiting_next(served):
     assert ("lost",) not in served.events.seen
 
 
+async def test_defect_in_a_callback_is_not_swallowed(served):
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    served.events.on_ready_action = fail
+    peer = await served.peer()
+    await peer.next()
+    assert await peer.is_closed()
+    assert isinstance(reported[0], ZeroDivisionError)
+
+
 # --- hostile runtimes
 
 

@@ -48,11 +48,11 @@ class Client {
 
   // Post the function's result; `done` runs at once: the request for the next invocation is on its way by then.
   respond(result, id, done) {
-    const body = Buffer.from(serialize(result) ?? 'null');
+    const body = serialize(result) ?? 'null';
     const path = `/2018-06-01/runtime/invocation/${encodeURIComponent(id)}/response`;
     const accepted = this.post(path, body, '', 'success', true);
     // What is too large will be refused, and that ends the process: ask for nothing more before.
-    if (body.length > MAX_RESPONSE_BYTES) accepted.then(done);
+    if (accepted.alone) accepted.answer.then(done);
     else done();
   }
 
@@ -63,13 +63,13 @@ class Client {
 
   // Post an error and run `done` only when it has arrived, for processes about to exit.
   failAndWait(error, id, done) {
-    this.postError(error, id, false).then(done, done);
+    this.postError(error, id, false).answer.then(done, done);
   }
 
   failInit(error, done) {
     const response = toResponse(error);
     const head = `Lambda-Runtime-Function-Error-Type: ${headerValue(response.errorType)}\r\n`;
-    this.post('/2018-06-01/runtime/init/error', Buffer.from(serialize(response)), head, 'init', false).then(done, done);
+    this.post('/2018-06-01/runtime/init/error', serialize(response), head, 'init', false).answer.then(done, done);
   }
 
   postError(error, id, withNext) {
@@ -80,18 +80,19 @@ class Client {
       head += `Lambda-Runtime-Function-XRay-Error-Cause: ${headerValue(xray)}\r\n`;
     }
     const path = `/2018-06-01/runtime/invocation/${encodeURIComponent(id)}/error`;
-    return this.post(path, Buffer.from(serialize(response)), head, 'error', withNext);
+    return this.post(path, serialize(response), head, 'error', withNext);
   }
 
+  // Post a text, in one write with the request for the next invocation if that may be asked for already.
   post(path, body, head, what, withNext) {
-    const start =
+    const length = Buffer.byteLength(body);
+    const alone = !withNext || length > MAX_RESPONSE_BYTES;
+    const request =
       `POST ${path} HTTP/1.1\r\nHost: ${this.host}\r\nContent-Type: application/json\r\n${head}` +
-      `Content-Length: ${body.length}\r\n\r\n`;
-    this.socket.cork();
-    const accepted = this.send(start, body).then((answer) => this.check(answer, what));
-    if (withNext && body.length <= MAX_RESPONSE_BYTES) this.nextAnswer = this.send(this.nextRequest);
-    this.socket.uncork();
-    return accepted;
+      `Content-Length: ${length}\r\n\r\n${body}`;
+    const answer = this.send(alone ? request : request + this.nextRequest).then((it) => this.check(it, what));
+    if (!alone) this.nextAnswer = this.expect();
+    return { alone, answer };
   }
 
   check(answer, what) {
@@ -103,10 +104,8 @@ class Client {
   }
 
   // Write a request and promise its answer.
-  send(head, body) {
-    this.socket.ref();
-    this.socket.write(head);
-    if (body !== undefined) this.socket.write(body);
+  send(request) {
+    this.socket.write(request);
     return this.expect();
   }
 
