@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Callable
 
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import code_location
@@ -70,15 +71,8 @@ class Functions:
         if await self._metadata.function(key) is not None:
             raise _exists(key)
         code = await self._admit(source)
-        try:
-            with self._holds.hold(code.code_sha256):
-                version = await self._store_new(key, request, code)
-        except StokerError:
-            await self._holds.forget_if_unused(code.code_sha256)
-            raise
-        self._ports.invalidation.publish(key)
-        self._settling.begin(version)
-        return shown_configuration(version)
+        release = self._holds.take(code.code_sha256)
+        return await self._settling.uninterrupted(self._create_held(key, request, code, release))
 
     async def get(self, context: RequestContext, request: GetFunctionRequest) -> GetFunctionResponse:
         found = target(context, request.function_name, "GetFunction", request.qualifier)
@@ -136,15 +130,11 @@ class Functions:
         if request.architectures:
             check_runtime(stored.runtime or "", request.architectures[0], self._ports.runtimes)
         code = await self._admit(source)
-        try:
-            with self._holds.hold(code.code_sha256):
-                changed = coded_version(stored, code, request.architectures)
-                if request.dry_run:
-                    return shown_configuration(changed)
-                return await self._replace(stored, changed)
-        finally:
-            await self._holds.forget_if_unused(code.code_sha256)
-            self._holds.forget_later(stored.code_sha256)
+        release = self._holds.take(code.code_sha256)
+        changed = coded_version(stored, code, request.architectures)
+        return await self._settling.uninterrupted(
+            self._recode_held(stored, changed, release, dry_run=bool(request.dry_run))
+        )
 
     async def update_configuration(
         self, context: RequestContext, request: UpdateFunctionConfigurationRequest
@@ -156,7 +146,7 @@ class Functions:
             check_runtime(request.runtime, stored.architecture, self._ports.runtimes)
         changed = configured_version(stored, request)
         _check_updatable(stored, request.revision_id)
-        return await self._replace(stored, changed)
+        return await self._settling.uninterrupted(self._replace(stored, changed))
 
     async def delete(self, context: RequestContext, request: DeleteFunctionRequest) -> DeleteFunctionResponse:
         found = target(context, request.function_name, "DeleteFunction", request.qualifier)
@@ -171,6 +161,38 @@ class Functions:
         for code_sha256 in {version.code_sha256 for version in deleted}:
             self._holds.forget_later(code_sha256)
         return DeleteFunctionResponse(status_code=204)
+
+    async def _create_held(
+        self,
+        key: FunctionKey,
+        request: CreateFunctionRequest,
+        code: CodeArtifact,
+        release: Callable[[], None],
+    ) -> FunctionConfiguration:
+        try:
+            try:
+                version = await self._store_new(key, request, code)
+            finally:
+                release()
+        except StokerError:
+            await self._holds.forget_if_unused(code.code_sha256)
+            raise
+        self._ports.invalidation.publish(key)
+        self._settling.begin(version)
+        return shown_configuration(version)
+
+    async def _recode_held(
+        self, stored: FunctionVersion, changed: FunctionVersion, release: Callable[[], None], *, dry_run: bool
+    ) -> FunctionConfiguration:
+        try:
+            if dry_run:
+                return shown_configuration(changed)
+            shown = await self._replace(stored, changed)
+        finally:
+            release()
+            await self._holds.forget_if_unused(changed.code_sha256)
+        self._holds.forget_later(stored.code_sha256)
+        return shown
 
     async def _delete_version(self, key: FunctionKey, qualifier: str) -> None:
         """AWS answers 204 for a version that is not there; none are until versions can be published."""

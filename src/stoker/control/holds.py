@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from stoker.control.ports import Ports
 
@@ -23,17 +22,17 @@ class CodeHolds:
         self._held: Counter[str] = Counter()
         self._epoch = 0
 
-    @contextmanager
-    def hold(self, code_sha256: str) -> Generator[None]:
-        """Enter without awaiting anything after the code was admitted; leave once metadata names it."""
+    def take(self, code_sha256: str) -> Callable[[], None]:
+        """Take at once after the code was admitted, with no await between; call the result to release."""
         self._held[code_sha256] += 1
         self._epoch += 1
-        try:
-            yield
-        finally:
+
+        def release() -> None:
             self._held[code_sha256] -= 1
             if not self._held[code_sha256]:
                 del self._held[code_sha256]
+
+        return release
 
     async def forget_if_unused(self, code_sha256: str) -> None:
         """Delete code that no version names and nobody holds.

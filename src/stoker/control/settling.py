@@ -1,11 +1,15 @@
 """Brings functions from Pending to Active and updates from InProgress to Successful, in the background."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from stoker.control.ports import Ports
 from stoker.control.records import failed, settled
 from stoker.core.errors import StokerError
 from stoker.services.functions import FunctionMissing, FunctionVersion, RevisionMismatch
+
+T = TypeVar("T")
 
 ATTEMPTS = 5
 FIRST_WAIT_S = 0.2
@@ -17,13 +21,20 @@ class Settling:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self, version: FunctionVersion) -> None:
         """Settle a version that was just written."""
         task = asyncio.create_task(self._settle(version))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    async def uninterrupted(self, write: Coroutine[Any, Any, T]) -> T:
+        """Run ``write`` to its end also when the caller goes away: what was written gets settled."""
+        task = asyncio.create_task(write)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
 
     async def resume(self) -> None:
         """Take up what a killed process left under way."""
@@ -34,6 +45,9 @@ class Settling:
         """Wait until nothing is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
 
     async def _settle(self, version: FunctionVersion) -> None:
         revision_id = self._ports.new_id()

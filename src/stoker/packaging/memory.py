@@ -18,6 +18,9 @@ class MemoryCodeStore:
         self._folder = folder
         self._artifacts: dict[str, CodeArtifact] = {}
         self._next_error: Exception | None = None
+        self.gate = asyncio.Event()
+        """``ready`` waits while this is clear."""
+        self.gate.set()
 
     def fail_next(self, error: Exception) -> None:
         """The next call of ``admit`` or ``ready`` raises ``error``."""
@@ -47,6 +50,7 @@ class MemoryCodeStore:
         return self._home(code_sha256) / "original.zip" if code_sha256 in self._artifacts else None
 
     async def ready(self, code_sha256: str) -> Path:
+        await self.gate.wait()
         self._check()
         if code_sha256 not in self._artifacts:
             raise CodeMissing(code_sha256)

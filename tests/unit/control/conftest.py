@@ -12,4 +12,5 @@ from tests.unit.control.desk import Desk
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     made = Desk(tmp_path)
     yield made
+    made.code.gate.set()
     await made.plane.close()

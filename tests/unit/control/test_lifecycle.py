@@ -327,8 +327,10 @@ async def test_caches_hear_of_every_change(desk: Desk) -> None:
 
 
 async def test_code_that_cannot_be_made_ready_fails_the_function(desk: Desk) -> None:
+    desk.code.gate.clear()
     await desk.create()
     desk.code.fail_next(CodeMissing("gone"))
+    desk.code.gate.set()
     await desk.settled()
     shown = await desk.ask("GetFunctionConfiguration", FunctionName="fn")
     assert (shown["State"], shown["StateReasonCode"]) == ("Failed", "InternalError")
@@ -339,12 +341,34 @@ async def test_code_that_cannot_be_made_ready_fails_the_function(desk: Desk) -> 
 
 
 async def test_a_restart_brings_to_an_end_what_was_under_way(desk: Desk) -> None:
+    desk.code.gate.clear()
     await desk.create()
     for task in desk.plane._settling._tasks:
         task.cancel()
-    await asyncio.sleep(0)
+    await desk.settled()
+    assert (await desk.ask("GetFunctionConfiguration", FunctionName="fn"))["State"] == "Pending"
+    desk.code.gate.set()
     await desk.code.admit(zipped("orphan"))
     await desk.plane.start()
     await desk.settled()
     assert (await desk.ask("GetFunctionConfiguration", FunctionName="fn"))["State"] == "Active"
     assert await desk.code.stored() == [sha256(zipped())]
+
+
+async def test_a_caller_that_vanishes_leaves_no_function_pending(desk: Desk) -> None:
+    """Cancelled at any step of the way, the function is either not there or becomes active."""
+    for steps in range(12):
+        name = f"fn{steps}"
+        asking = asyncio.create_task(desk.create(name, Code={"ZipFile": zipped(f"x = {steps}")}))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await desk.settled()
+    shown = (await desk.ask("ListFunctions"))["Functions"]
+    assert shown
+    for found in shown:
+        state = await desk.ask("GetFunctionConfiguration", FunctionName=found["FunctionName"])
+        assert state["State"] == "Active"
+    await desk.plane.start()
+    assert len(await desk.code.stored()) == len(shown)

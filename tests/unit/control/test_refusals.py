@@ -255,13 +255,16 @@ async def test_deleting_with_a_qualifier(desk: Desk) -> None:
 async def test_updates_are_guarded_by_revision_and_state(
     desk: Desk, operation: str, members: dict[str, Any]
 ) -> None:
+    desk.code.gate.clear()
     await desk.create()
     assert await desk.refusal(operation, FunctionName="fn", **members) == (
         CONFLICT,
         "The operation cannot be performed at this time. "
         "The function is currently in the following state: Pending",
     )
+    desk.code.gate.set()
     await desk.settled()
+    desk.code.gate.clear()
     assert await desk.refusal(operation, FunctionName="fn", RevisionId="wrong", **members) == (
         PRECONDITION,
         "The Revision Id provided does not match the latest Revision Id. "
