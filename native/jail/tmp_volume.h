@@ -33,9 +33,12 @@ enum tmp_volume_kind {
 };
 
 /* Makes the pool under state_dir (made 0700 if missing) and cleans what an
- * earlier life left there: loop devices and files. capacity_bytes bounds the
- * disk all sandboxes together may use. Returns an enum tmp_volume_kind, the
- * best the host can do, or -errno. rootless: 1 goes straight to tmpfs. */
+ * earlier life left there. Image files lose their name as soon as a loop device
+ * holds them, and those clear themselves: a killed jail leaves nothing but at
+ * most one file. capacity_bytes bounds the disk all sandboxes together may use
+ * (and so does nine tenths of what is free). Returns an enum tmp_volume_kind,
+ * the best the host can do, or -errno; when that is not btrfs, tmp_volume_error()
+ * says why. rootless: 1 goes straight to tmpfs. */
 int tmp_volume_open(const char *state_dir, uint64_t capacity_bytes, int rootless);
 
 /* Same, restricted to one kind (tests, and hosts where one misbehaves). */
@@ -44,11 +47,13 @@ int tmp_volume_open_kind(const char *state_dir, uint64_t capacity_bytes,
 
 /* A detached-mount fd (close-on-exec, nosuid, nodev) whose root folder is
  * 0700, owned by uid:gid and limited to size_bytes. -EBUSY: the slot was not given
- * back. -ENOSPC: the pool is full. */
+ * back. -ENOSPC: the pool is full. Beyond the limit a writer gets EDQUOT (btrfs)
+ * or ENOSPC; files count with their metadata, so a flood of empty ones ends too. */
 int tmp_volume_take(uint32_t slot, uid_t uid, gid_t gid, uint64_t size_bytes);
 
 /* Sets the limit of a taken slot: at assignment of a pooled sandbox. Never
- * deletes: with less than what is used, further writes fail. */
+ * deletes: with less than what is used, further writes fail (btrfs) or it is
+ * refused (-EINVAL tmpfs; -EOPNOTSUPP ext4, which only grows). */
 int tmp_volume_resize(uint32_t slot, uint64_t size_bytes);
 
 /* The sandbox is gone: its contents are to be deleted. Deferred to tick. */
@@ -59,9 +64,6 @@ void tmp_volume_tick(void);
 
 /* 1 when tick has work to do, else 0: the jail's poll time-out depends on it. */
 int tmp_volume_pending(void);
-
-/* Bytes used by a taken slot, or -errno. */
-int64_t tmp_volume_used(uint32_t slot);
 
 void tmp_volume_close(void);
 

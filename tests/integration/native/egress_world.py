@@ -15,13 +15,15 @@ from tests.integration.native.jailparts import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
     LIBC,
+    MS_BIND,
+    MS_PRIVATE,
+    MS_REC,
     Room,
     checked,
     mount,
     unshare,
 )
 
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 INTERNET = [
     "198.51.100.1/24",
     "203.0.113.9/32",
