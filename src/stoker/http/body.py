@@ -142,7 +142,8 @@ class BodyStream:
             self._source.body_wanted()
         while not self._chunks:
             if self._error is not None:
-                raise self._error
+                # A copy: the kept one would hold this frame, and with it the body, in a cycle.
+                raise self._error.copy()
             if self._ended:
                 raise StopAsyncIteration
             await self._wait()

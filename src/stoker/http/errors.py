@@ -1,18 +1,27 @@
 """What can go wrong on an HTTP connection, for server handlers and client callers alike."""
 
+from typing import Self
+
 from stoker.core.errors import StokerError
 
 
 class HttpError(StokerError):
     """Root of everything this package raises on purpose."""
 
+    def copy(self) -> Self:
+        """A new exception that says the same, without the traceback."""
+        return type(self)(*self.args)
+
 
 class BodyTooLarge(HttpError):
     """A body is longer than the reader's or the server's limit; the rest of it is not read."""
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"the body is larger than {limit_bytes} bytes")
+        super().__init__(limit_bytes)
         self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return f"the body is larger than {self.limit_bytes} bytes"
 
 
 class BodyBroken(HttpError):

@@ -1,6 +1,8 @@
 """The body stream against a recording source."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -114,3 +116,19 @@ async def test_a_cancelled_reader_can_read_again():
         await asyncio.wait_for(anext(stream), 0.01)
     stream.feed(b"a")
     assert await anext(stream) == b"a"
+
+
+async def test_a_failed_body_is_freed_with_its_last_reference():
+    gc.disable()
+    try:
+        source = Source()
+        freed = weakref.ref(source)
+        stream = BodyStream(source, 100)
+        stream.feed(b"a")
+        stream.fail(BodyTooLarge(7))
+        with pytest.raises(BodyTooLarge, match="7 bytes") as info:
+            await stream.read(100)
+        del stream, source, info
+        assert freed() is None
+    finally:
+        gc.enable()
