@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from stoker.http.messages import Reply, Request
+from stoker.http.peers import unix_credentials
 from stoker.http.server import HttpServer
 from stoker.services.admin import Admin
 
@@ -19,7 +20,7 @@ class AdminServer:
     """Answers GET requests with the typed records of ``services.admin``."""
 
     def __init__(self, admin: Admin, allowed_uids: frozenset[int]) -> None:
-        self._allowed = frozenset(f"uid:{uid}" for uid in allowed_uids)
+        self._allowed = allowed_uids
         self._routes: dict[bytes, Callable[[], Any]] = {
             b"/access": admin.access,
             b"/host": admin.host,
@@ -36,7 +37,8 @@ class AdminServer:
         await self._server.close(0.5)
 
     def _answer(self, request: Request, reply: Reply) -> None:
-        if request.peer not in self._allowed:
+        peer = unix_credentials(request)
+        if peer is None or peer.uid not in self._allowed:
             reply.send(403, [JSON], b'{"message":"not for this user"}')
             return
         route = self._routes.get(request.path)
