@@ -42,7 +42,7 @@ class Freezer:
         due, self._old, self._young = self._old, self._young, {}
         for sandbox in due:
             sandbox.freeze_if_idle()
-        self._timer = self._loop.call_later(_SWEEP_S, self._sweep) if self._old else None
+        self._timer = self._loop.call_later(_SWEEP_S, self._sweep) if self._old or self._young else None
 
     def close(self) -> None:
         """Freeze nothing more."""
