@@ -60,7 +60,9 @@ class Runner:
         except BaseException as error:
             self._manager.release(reservation, healthy=False)
             self._admission.leave(admitted)
-            raise _unavailable(error) from error
+            if isinstance(error, RuntimeUnavailable | WorkerUnavailable):
+                raise _service_error(error) from error
+            raise
         self._manager.release(reservation, healthy=result.healthy)
         self._admission.leave(admitted)
         return result
@@ -94,8 +96,8 @@ class Runner:
                 finally:
                     self._manager.release(reservation, healthy=healthy)
             raise ServiceError("ServiceException", "New execution environments end before they can be used.")
-        except Exception as error:
-            raise _unavailable(error) from error
+        except (RuntimeUnavailable, WorkerUnavailable) as error:
+            raise _service_error(error) from error
         finally:
             self._admission.leave(admitted)
 
@@ -129,10 +131,7 @@ class Runner:
             _log.error("an invocation failed for a reason of Stoker's own", reason=repr(error))
 
 
-def _unavailable(error: BaseException) -> BaseException:
-    """What a caller is told; errors that no port names stay what they are."""
-    if isinstance(error, RuntimeUnavailable):
-        return ServiceError("InvalidRuntimeException", str(error))
-    if isinstance(error, WorkerUnavailable):
-        return ServiceError("ServiceException", str(error))
-    return error
+def _service_error(error: RuntimeUnavailable | WorkerUnavailable) -> ServiceError:
+    """What a caller is told."""
+    missing_runtime = isinstance(error, RuntimeUnavailable)
+    return ServiceError("InvalidRuntimeException" if missing_runtime else "ServiceException", str(error))

@@ -164,7 +164,7 @@ class LocalWorkerManager:
         self, key: FunctionKey, refused: Mapping[str, WorkerUnavailable]
     ) -> tuple[WorkerSnapshot, ...]:
         """Every worker as of now; one that has just refused counts as full."""
-        same = self._pool.sandboxes_by_worker(key)
+        same = self._pool.sandboxes_by_worker(key) if len(self._workers) > 1 else {}
         snapshots: list[WorkerSnapshot] = []
         for worker_id, worker in self._workers.items():
             snapshot = worker.snapshot()

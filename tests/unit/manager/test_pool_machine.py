@@ -74,13 +74,13 @@ class PoolMachine(RuleBasedStateMachine):
         assert reservation.cold
         known = self.known[reference.sandbox_id] = Known(function, reservation.sandbox, self.now_s)
         known.condemned = not current[0]
-        self.making.remove(entry)
+        self._no_longer_making(entry)
         return reservation
 
     @rule(entry=consumes(tickets))
     def abandon(self, entry: tuple[Ticket, FunctionVersion, list[bool]]) -> None:
         self.pool.abandon(entry[0])
-        self.making.remove(entry)
+        self._no_longer_making(entry)
 
     @rule(target=held, function=functions)
     def reserve(self, function: FunctionVersion) -> object:
@@ -199,6 +199,10 @@ class PoolMachine(RuleBasedStateMachine):
 
     def _worker_of(self, name: str) -> str:
         return self.known[name].reference.worker_id
+
+    def _no_longer_making(self, entry: tuple[Ticket, FunctionVersion, list[bool]]) -> None:
+        # By identity: two tickets for one deployment are equal.
+        self.making = [other for other in self.making if other[0] is not entry[0]]
 
     @invariant()
     def counts_agree(self) -> None:
