@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.runtimes.bundle import bundle_nodejs
 from stoker.runtimes.identifiers import Runtime
 
 LANG_MOUNT = "/var/lang"
@@ -88,20 +89,26 @@ def _matches(runtime: Runtime, version: str) -> bool:
 
 
 def prepare_bootstrap(family: str, interpreter: Interpreter, prepared_dir: Path | None) -> Path:
-    """The folder to mount at /var/runtime, compiled for the interpreter where that saves time.
+    """The folder to mount at /var/runtime, made ready for the interpreter: compiled, or in one file.
 
-    Without ``prepared_dir`` the packaged folder is used as it is.
+    Without ``prepared_dir`` the packaged folder is used as it is, and each start pays for that.
     """
     source = BOOTSTRAPS / family
-    if family != "python" or prepared_dir is None:
+    if prepared_dir is None:
         return source
-    target = prepared_dir / f"python-{interpreter.version}-{_fingerprint(source)}"
+    # Compiled Python belongs to one version; the bundle for Node.js is the same for all.
+    version = interpreter.version if family == "python" else "all"
+    target = prepared_dir / f"{family}-{version}-{_fingerprint(source)}"
     if target.is_dir():
         return target
     building = prepared_dir / f".building-{os.getpid()}-{target.name}"
     shutil.rmtree(building, ignore_errors=True)
-    shutil.copytree(source, building, ignore=shutil.ignore_patterns("__pycache__"))
-    _compile(interpreter.path_on_host, building)
+    if family == "python":
+        shutil.copytree(source, building, ignore=shutil.ignore_patterns("__pycache__"))
+        _compile(interpreter.path_on_host, building)
+    else:
+        building.mkdir(parents=True)
+        (building / "bootstrap.cjs").write_text(bundle_nodejs(source), "utf-8")
     _make_readable(building)
     try:
         building.rename(target)
@@ -112,7 +119,7 @@ def prepare_bootstrap(family: str, interpreter: Interpreter, prepared_dir: Path 
 
 def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(each for each in folder.rglob("*") if each.suffix in (".py", ".cjs")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -16,6 +16,7 @@ import pytest
 import stoker.runtimes
 from stoker.runtimeapi import RuntimeApi, RuntimeInvocation, TelemetryParser
 from stoker.runtimes import AvailableRuntime, RuntimeCatalog
+from stoker.runtimes.interpreters import Interpreter, prepare_bootstrap
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:echo"
 
@@ -206,8 +207,16 @@ def node(request: pytest.FixtureRequest) -> AvailableRuntime:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def prepared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
 @pytest.fixture
-def node_argv(node: AvailableRuntime) -> list[str]:
-    """The Node.js runtime as the catalogue starts it."""
-    bootstrap = Path(stoker.runtimes.__file__).parent / "bootstraps" / "nodejs" / "bootstrap.cjs"
-    return [node.program, str(bootstrap)]
+def node_argv(node: AvailableRuntime, prepared_dir: Path) -> list[str]:
+    """The Node.js runtime with its bootstrap as the catalogue prepares it."""
+    program = Path(node.program)
+    folder = prepare_bootstrap(
+        "nodejs", Interpreter(node.program, program, version=node.version), prepared_dir
+    )
+    return [node.program, str(folder / "bootstrap.cjs")]

@@ -2,9 +2,12 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+from stoker.runtimes import Credentials, FunctionIdentity, RuntimeCatalog, function_environment
 
 
 def write(folder: Path, text: str, name: str = "index.py") -> Path:
@@ -258,3 +261,79 @@ async def test_search_path_as_in_lambda(running, python_argv, tmp_path):
     assert path[3].endswith("bootstraps/python")
     assert not [entry for entry in path if entry.endswith("dist-packages")]
     assert name == "exit"
+
+
+async def test_environment_inside_is_the_recorded_one(running, prepared_dir, tmp_path):
+    """AWS recorded these variables inside a Python function; SHLVL is its start script's, LC_CTYPE a locale's."""
+    write(tmp_path, "import os\ndef handler(event, context):\n    return dict(os.environ)\n")
+    plan = RuntimeCatalog(prepared_dir=prepared_dir).plan(f"python3.{sys.version_info.minor}")
+    folder = str(plan.mounts["/var/runtime"])
+    function = FunctionIdentity(
+        name="f",
+        version="$LATEST",
+        handler="index.handler",
+        memory_mb=128,
+        region="us-east-1",
+        log_group="/aws/lambda/f",
+        log_stream="s",
+    )
+    planned = function_environment(plan.environment, function, {}, Credentials("a", "b", "c"))
+    # Outside a sandbox three things are elsewhere.
+    del planned["AWS_LAMBDA_RUNTIME_API"]
+    planned |= {"LAMBDA_TASK_ROOT": str(tmp_path), "LAMBDA_RUNTIME_DIR": folder}
+    argv = [each.replace("/var/runtime", folder) for each in plan.argv]
+    async with running(argv, tmp_path, environment=planned) as runtime:
+        await runtime.ready()
+        inside = await runtime.invoke({})
+    recorded = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_XRAY_CONTEXT_MISSING",
+        "AWS_XRAY_DAEMON_ADDRESS",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+        "LANG",
+        "LD_LIBRARY_PATH",
+        "PATH",
+        "PWD",
+        "PYTHONPATH",
+        "TZ",
+        "_AWS_XRAY_DAEMON_ADDRESS",
+        "_AWS_XRAY_DAEMON_PORT",
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+    ]
+    assert sorted(set(inside) - {"LC_CTYPE"}) == sorted(recorded)
+    assert inside["PYTHONPATH"] == folder
+    assert inside["AWS_EXECUTION_ENV"] == f"AWS_Lambda_python3.{sys.version_info.minor}"
+
+
+async def test_own_python_path_replaces_the_layers(running, python_argv, tmp_path):
+    """AWS's start script leaves sys.path to a function that sets PYTHONPATH, but for the task itself."""
+    write(tmp_path, "import sys\ndef handler(event, context):\n    return sys.path\n")
+    async with running(python_argv, tmp_path, environment={"PYTHONPATH": "/opt/mine"}) as runtime:
+        await runtime.ready()
+        path = await runtime.invoke({})
+    assert path[0] == str(tmp_path)
+    assert path[2] == "/opt/mine"
+    assert "/opt/python" not in path
+
+
+async def test_path_files_of_the_task_count(running, python_argv, tmp_path):
+    write(tmp_path / "vendored", "value = 7\n", "dependency.py")
+    write(tmp_path, "vendored\n", "more.pth")
+    write(tmp_path, "import dependency\ndef handler(event, context):\n    return dependency.value\n")
+    async with running(python_argv, tmp_path) as runtime:
+        await runtime.ready()
+        assert await runtime.invoke({}) == 7

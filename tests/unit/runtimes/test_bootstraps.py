@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stoker.runtimes import RuntimeCatalog
+from stoker.runtimes.bundle import bundle_nodejs
 from stoker.runtimes.interpreters import BOOTSTRAPS
 
 SOURCES = sorted((BOOTSTRAPS / "python").rglob("*.py"))
@@ -41,3 +42,12 @@ def test_prepared_folder_is_compiled_once_and_readable_by_anyone(tmp_path):
     assert again == first
     assert [path.stat().st_mtime_ns for path in compiled] == stamps
     assert sorted(Path(tmp_path).iterdir()) == [first]
+
+
+def test_bundle_holds_every_file_and_no_local_require():
+    folder = BOOTSTRAPS / "nodejs"
+    text = bundle_nodejs(folder)
+    for path in (folder / "stoker").glob("*.cjs"):
+        assert f"bundledFiles['{path.name}'] =" in text
+        assert f"bundled('{path.name}')" in text
+    assert "require('./" not in text
