@@ -1,4 +1,4 @@
-"""Makes one file of the Node.js bootstrap: reading and wrapping a dozen files costs a start some milliseconds."""
+"""Makes one file of the Node.js bootstrap: reading and wrapping a dozen of them slows every start."""
 
 import re
 from pathlib import Path
