@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stoker.core.errors import ServiceError
-from stoker.packaging.code_store import LocalCodeStore
+from stoker.packaging.code_store import LocalCodeStore, staging_folder
 from stoker.packaging.memory import MemoryCodeStore
 from stoker.packaging.packers import PackerPool
 from stoker.services.code import CodeMissing, CodeStore
@@ -21,7 +21,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "memory":
         yield MemoryCodeStore(tmp_path / "code")
         return
-    packers = PackerPool()
+    packers = PackerPool(staging_folder(tmp_path / "code"))
     made = LocalCodeStore(tmp_path / "code", packers, boot_id="this boot")
     await made.start()
     yield made

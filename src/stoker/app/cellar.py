@@ -8,7 +8,7 @@ import msgspec
 
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
-from stoker.packaging.code_store import LocalCodeStore
+from stoker.packaging.code_store import LocalCodeStore, staging_folder
 from stoker.packaging.packers import PackerPool
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
@@ -58,7 +58,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
 
 
 async def _open_code(data: Path, stack: AsyncExitStack) -> LocalCodeStore:
-    packers = PackerPool()
+    packers = PackerPool(staging_folder(data / "code"))
     await packers.start()
     stack.push_async_callback(packers.close)
     code = LocalCodeStore(data / "code", packers, boot_id=_boot_id())

@@ -1,7 +1,8 @@
 """Code by CodeSha256 in a folder: the original zip, durable, and beside it the tree that sandboxes mount.
 
-``<hex>/original.zip`` and ``<hex>/task`` appear together by one rename. The tree is not synced to disk: it is
-trusted only within the boot that made it (``<hex>/boot``) and made again from the original after another.
+Unpacked in ``.staging``; ``<hex>/original.zip`` and ``<hex>/task`` appear together by one rename. The tree is
+not synced to disk: it is trusted only within the boot that made it (``<hex>/boot``), and made again from the
+original after another.
 """
 
 import asyncio
@@ -31,8 +32,7 @@ TREE = "task"
 FACTS = "facts.json"
 BOOT = "boot"
 
-_TEMPORARY = ".new-"
-_TRASH = ".old-"
+_STAGING = ".staging"
 
 _MESSAGES = {
     "empty": "Uploaded file must be a non-empty zip",
@@ -55,6 +55,7 @@ class LocalCodeStore:
         self, folder: Path, packers: PackerPool, *, boot_id: str, limit_bytes: int = UNZIPPED_MAX_BYTES
     ) -> None:
         self._folder = folder
+        self._staging = staging_folder(folder)
         self._packers = packers
         self._boot_id = boot_id
         self._limit_bytes = limit_bytes
@@ -63,8 +64,8 @@ class LocalCodeStore:
 
     async def start(self) -> None:
         """Make the folder and remove what a killed process left half done."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        await asyncio.to_thread(_remove_leftovers, self._folder)
+        self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(_remove_leftovers, self._staging)
 
     async def close(self) -> None:
         """Wait for removals under way."""
@@ -99,7 +100,7 @@ class LocalCodeStore:
 
     async def forget(self, code_sha256: str) -> None:
         # The rename comes before the first await: from then on nobody finds the code here.
-        trash = self._folder / (_TRASH + secrets.token_hex(8))
+        trash = self._staging / secrets.token_hex(8)
         try:
             self._home(code_sha256).rename(trash)
         except FileNotFoundError:
@@ -109,13 +110,13 @@ class LocalCodeStore:
         removing.add_done_callback(self._removing.discard)
 
     async def stored(self) -> list[str]:
-        return [_base64(name) for name in os.listdir(self._folder) if not name.startswith(".")]
+        return [_base64(name) for name in os.listdir(self._folder) if name != _STAGING]
 
     def _home(self, code_sha256: str) -> Path:
         return self._folder / base64.b64decode(code_sha256, validate=True).hex()
 
     async def _admit(self, archive: bytes | Path) -> str:
-        temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
+        temporary = self._staging / secrets.token_hex(8)
         try:
             digest = await self._digest(archive, temporary)
             if self._known(digest) is not None:
@@ -183,7 +184,7 @@ class LocalCodeStore:
     async def _make_ready(self, home: Path) -> Path:
         if not (home / ORIGINAL).exists():
             raise CodeMissing(home.name)
-        temporary = self._folder / (_TEMPORARY + secrets.token_hex(8))
+        temporary = self._staging / secrets.token_hex(8)
         try:
             await self._check_digest(home)
             (temporary / TREE).mkdir(parents=True)
@@ -206,6 +207,11 @@ class LocalCodeStore:
             os.close(descriptor)
         if hashed.sha256 != home.name:
             raise PackingFailed(f"the stored archive {home.name} is damaged")
+
+
+def staging_folder(folder: Path) -> Path:
+    """Where code is unpacked before it appears in ``folder``: all that a packer may write below."""
+    return folder / _STAGING
 
 
 def read_boot_id() -> str:
@@ -271,7 +277,6 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.name.startswith((_TEMPORARY, _TRASH)):
-            _remove(entry)
+def _remove_leftovers(staging: Path) -> None:
+    for entry in staging.iterdir():
+        _remove(entry)

@@ -4,6 +4,8 @@ import ctypes
 import os
 import resource
 
+from stoker.packaging import landlock
+
 MEMORY_MAX_BYTES = 1024**3
 """Address space: Python, zlib and the directory of the largest allowed archive."""
 
@@ -19,10 +21,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def confine() -> list[str]:
+def confine(folder: str | None) -> list[str]:
     """Drop what packing does not need; returns the names of what this host could not give.
 
-    Limits are always set. A network namespace of its own needs user namespaces.
+    Limits are always set. A network namespace of its own needs user namespaces. ``folder`` is the only one
+    that can be written below from then on, and no file can be opened for reading.
     """
     missing: list[str] = []
     if _libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET) != 0:
@@ -40,6 +43,8 @@ def confine() -> list[str]:
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         missing.append("no-new-privileges")
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if folder is None or not landlock.restrict_to(folder):
+        missing.append("landlock")
     return missing
 
 

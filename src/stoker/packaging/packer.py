@@ -1,9 +1,11 @@
-"""The helper process that reads hostile archives: ``python -m stoker.packaging.packer``.
+"""The helper process that reads hostile archives: ``python -m stoker.packaging.packer [FOLDER]``.
 
-Speaks ``protocol`` on descriptor 0 and knows nothing but the descriptors it is handed. Ends with its socket.
+Writes below FOLDER only. Speaks ``protocol`` on descriptor 0 and knows nothing but the descriptors it is
+handed. Ends with its socket.
 """
 
 import hashlib
+import io
 import os
 import socket
 import sys
@@ -36,7 +38,8 @@ _CHUNK_BYTES = 1024 * 1024
 def main() -> None:
     """Serve one request after another until the other end closes."""
     control = socket.socket(fileno=0)
-    missing = confine()
+    _import_everything()
+    missing = confine(sys.argv[1] if len(sys.argv) > 1 else None)
     decode = msgspec.msgpack.Decoder(Request).decode
     control.send(msgspec.msgpack.encode(Ready(missing)))
     while True:
@@ -50,6 +53,16 @@ def main() -> None:
             for descriptor in descriptors:
                 os.close(descriptor)
         control.send(msgspec.msgpack.encode(answer))
+
+
+def _import_everything() -> None:
+    """Pack and unpack something: what the library imports lazily cannot be read once confined."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a", b"a")
+    with zipfile.ZipFile(stream) as opened:
+        opened.read("a")
+    "a".encode("cp437").decode("cp437")
 
 
 def serve(request: Request, descriptors: list[int]) -> Answer:

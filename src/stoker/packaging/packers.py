@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -72,10 +73,20 @@ class _Packer:
 
 
 class PackerPool:
-    """Hands archives to packers. ``command`` may be prefixed by what confines the process further."""
+    """Hands archives to packers, which can write below ``staging`` only.
 
-    def __init__(self, command: Sequence[str] = PACKER_COMMAND, *, packers: int = PACKERS_MAX) -> None:
-        self._command = list(command)
+    ``command`` may be prefixed by what confines the process further.
+    """
+
+    def __init__(
+        self,
+        staging: Path | None = None,
+        *,
+        command: Sequence[str] = PACKER_COMMAND,
+        packers: int = PACKERS_MAX,
+    ) -> None:
+        self._staging = staging
+        self._command = [*command] if staging is None else [*command, str(staging)]
         self._slots = asyncio.Semaphore(packers)
         self._idle: list[_Packer] = []
         self._waiting = 0
@@ -159,6 +170,8 @@ class PackerPool:
 
     def _spawn(self) -> _Packer:
         # From a thread by subprocess: uvloop's own spawn blocks the loop for the time of a fork.
+        if self._staging is not None:
+            self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)

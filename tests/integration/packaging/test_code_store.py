@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stoker.core.errors import ServiceError
-from stoker.packaging.code_store import LocalCodeStore
+from stoker.packaging.code_store import LocalCodeStore, staging_folder
 from stoker.packaging.packers import PackerPool, PackingFailed
 from stoker.services.code import CodeArtifact
 from tests.security.archives.zips import archive
@@ -19,8 +19,8 @@ SMALL = archive(("main.py", b"x = 1"), ("pkg/inner.py", b"y = 2"))
 
 
 @pytest.fixture
-async def packers() -> AsyncIterator[PackerPool]:
-    pool = PackerPool()
+async def packers(tmp_path: Path) -> AsyncIterator[PackerPool]:
+    pool = PackerPool(staging_folder(tmp_path))
     yield pool
     await pool.close()
 
@@ -46,7 +46,9 @@ async def test_a_tree_of_another_boot_is_made_again_once_for_all_callers(
 ) -> None:
     admitted = await (await opened(tmp_path, packers)).admit(SMALL)
     store = await opened(tmp_path, packers, "next boot")
-    old = tmp_path / os.listdir(tmp_path)[0] / "task"
+    old = await store.original(admitted.code_sha256)
+    assert old is not None
+    old = old.parent / "task"
     (old / "main.py").write_bytes(b"\0\0\0\0\0")
     unpacked = 0
     unpack = packers.unpack
@@ -61,7 +63,7 @@ async def test_a_tree_of_another_boot_is_made_again_once_for_all_callers(
     assert len(set(trees)) == 1
     assert unpacked == 1
     assert (trees[0] / "main.py").read_text() == "x = 1"
-    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+    assert os.listdir(staging_folder(tmp_path)) == []
 
 
 async def test_a_damaged_original_is_not_run(tmp_path: Path, packers: PackerPool) -> None:
@@ -75,18 +77,18 @@ async def test_a_damaged_original_is_not_run(tmp_path: Path, packers: PackerPool
 
 
 async def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, packers: PackerPool) -> None:
-    for name in (".new-1", ".old-2"):
-        (tmp_path / name / "task").mkdir(parents=True)
-        (tmp_path / name / "task" / "f").write_bytes(b"x")
+    for name in ("unpacking", "forgotten"):
+        (staging_folder(tmp_path) / name / "task").mkdir(parents=True)
+        (staging_folder(tmp_path) / name / "task" / "f").write_bytes(b"x")
     await opened(tmp_path, packers)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(staging_folder(tmp_path)) == []
 
 
 async def test_the_same_archive_from_many_callers_is_stored_once(tmp_path: Path, packers: PackerPool) -> None:
     store = await opened(tmp_path, packers)
     artifacts = await asyncio.gather(*(store.admit(SMALL) for _ in range(12)))
     assert len(set(map(str, artifacts))) == 1
-    assert len(os.listdir(tmp_path)) == 1
+    assert len(await store.stored()) == 1
 
 
 async def test_forgetting_while_admitting_leaves_code_or_nothing_never_half(
@@ -108,7 +110,7 @@ async def test_forgetting_while_admitting_leaves_code_or_nothing_never_half(
     await store.admit(SMALL)
     await store.close()
     assert ((await store.ready(admitted.code_sha256)) / "pkg" / "inner.py").read_text() == "y = 2"
-    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+    assert os.listdir(staging_folder(tmp_path)) == []
 
 
 async def test_a_mounted_tree_outlives_being_forgotten(tmp_path: Path, packers: PackerPool) -> None:
@@ -119,23 +121,23 @@ async def test_a_mounted_tree_outlives_being_forgotten(tmp_path: Path, packers: 
     await store.close()
     os.fstat(descriptor)
     os.close(descriptor)
-    assert os.listdir(tmp_path) == []
+    assert await store.stored() == os.listdir(staging_folder(tmp_path)) == []
 
 
 async def test_a_packer_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    pool = PackerPool(packers=1)
+    pool = PackerPool(staging_folder(tmp_path), packers=1)
     store = await opened(tmp_path, pool)
     big = archive(*((f"f{number}", os.urandom(1000)) for number in range(3000)))
     admitting = asyncio.create_task(store.admit(big))
     for _ in range(500):
         await asyncio.sleep(0.005)
-        if any(entry.name.startswith(".new-") and (entry / "task").exists() for entry in tmp_path.iterdir()):
+        if list(staging_folder(tmp_path).glob("*/task/*")):
             break
     for process in _packer_processes():
         os.kill(process, signal.SIGKILL)
     with pytest.raises(PackingFailed):
         await admitting
-    assert os.listdir(tmp_path) == []
+    assert await store.stored() == os.listdir(staging_folder(tmp_path)) == []
     await store.admit(SMALL)
     await pool.close()
     assert _packer_processes() == []

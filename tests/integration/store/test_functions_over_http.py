@@ -25,7 +25,7 @@ from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import SystemClock
 from stoker.http.server import HttpServer, ServerLimits
-from stoker.packaging.code_store import LocalCodeStore, read_boot_id
+from stoker.packaging.code_store import LocalCodeStore, read_boot_id, staging_folder
 from stoker.packaging.packers import PackerPool
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
@@ -88,7 +88,7 @@ class Running:
         credentials = StoredCredentials(self._database, sealer, clock)
         await credentials.start(ACCOUNT)
         self.root = credentials.root
-        self._packers = PackerPool()
+        self._packers = PackerPool(staging_folder(self._data / "code"))
         await self._packers.start()
         self._code = LocalCodeStore(self._data / "code", self._packers, boot_id=read_boot_id())
         await self._code.start()

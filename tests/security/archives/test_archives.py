@@ -10,7 +10,7 @@ import pytest
 
 from stoker.core.errors import ServiceError
 from stoker.packaging.archive import DEPTH_MAX, UNZIPPED_MAX_BYTES
-from stoker.packaging.code_store import LocalCodeStore
+from stoker.packaging.code_store import LocalCodeStore, staging_folder
 from stoker.packaging.packers import PackerPool
 from tests.security.archives.zips import (
     archive,
@@ -82,8 +82,9 @@ REFUSED = {
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[LocalCodeStore]:
-    packers = PackerPool(packers=1)
-    made = LocalCodeStore(tmp_path / "inner" / "code", packers, boot_id="this boot")
+    folder = tmp_path / "inner" / "code"
+    packers = PackerPool(staging_folder(folder), packers=1)
+    made = LocalCodeStore(folder, packers, boot_id="this boot")
     await made.start()
     yield made
     await made.close()
@@ -168,7 +169,7 @@ async def test_damaged_archives_never_get_out(store: LocalCodeStore, seed: int) 
         assert os.listdir(outside) == ["code"]
     assert answers <= {"admitted", MALFORMED, TOO_BIG, EMPTY}
     assert len(answers) > 1
-    assert not any(name.startswith(".") for name in os.listdir(store._folder))
+    assert os.listdir(staging_folder(store._folder)) == []
 
 
 async def _answer(store: LocalCodeStore, content: bytes) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from stoker.packaging import landlock
 from stoker.packaging.packers import PACKER_COMMAND, PackerPool, PackingFailed
+from tests.security.archives.zips import archive
 
 
 def _may_raise_limits() -> bool:
@@ -19,9 +21,13 @@ def _may_raise_limits() -> bool:
     return bool(effective & 1 << 24)
 
 
-def confined(code: str) -> str:
+def confined(code: str, folder: Path | None = None) -> str:
     """What ``code`` prints when it runs in a process that confined itself as a packer does."""
-    script = "from stoker.packaging.confinement import *\nmissing = confine()\n" + textwrap.dedent(code)
+    argument = None if folder is None else str(folder)
+    script = (
+        f"from stoker.packaging.confinement import *\nmissing = confine({argument!r})\n"
+        + textwrap.dedent(code)
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-c", script], capture_output=True, text=True, timeout=30, check=False
     )
@@ -73,6 +79,73 @@ def test_its_limits_hold(code: str, expected: str) -> None:
     assert confined(code) == expected
 
 
+ESCAPES = {
+    "read": "open(other)",
+    "list": "os.listdir(os.path.dirname(other))",
+    "overwrite": "open(other, 'w')",
+    "create beside": "open(other + '.new', 'w')",
+    "remove": "os.unlink(other)",
+    "read even below": "open(inside)",
+    "remove even below": "os.unlink(inside)",
+    "move out": "os.rename(inside, other)",
+    "link in": "os.link(other, folder + '/link')",
+    "pipe": "os.mkfifo(folder + '/pipe')",
+    "execute": "os.execv('/bin/true', ['true'])",
+    "signal the service": "os.kill(os.getppid(), 0)",
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_it_reaches_no_file_but_what_it_makes(tmp_path: Path, name: str) -> None:
+    if landlock.version() == 0:
+        pytest.skip("this kernel has no Landlock")
+    if name == "signal the service" and landlock.version() < 6:
+        pytest.skip("this kernel's Landlock does not know signals")
+    folder = tmp_path / "staging"
+    folder.mkdir()
+    (folder / "inside").write_text("x")
+    other = tmp_path / "master.key"
+    other.write_text("secret")
+    output = confined(
+        f"""
+        import os
+        folder, other, inside = {str(folder)!r}, {str(other)!r}, {str(folder / "inside")!r}
+        os.mkdir(folder + "/made")
+        os.close(os.open(folder + "/made/file", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.symlink("/etc/passwd", folder + "/made/link")
+        try:
+            {ESCAPES[name]}
+            print("escaped")
+        except OSError as problem:
+            print(type(problem).__name__, missing)
+        """,
+        folder,
+    )
+    assert output in ("PermissionError []", "OSError []")
+    assert other.read_text() == "secret"
+    assert sorted(os.listdir(tmp_path)) == ["master.key", "staging"]
+    assert os.readlink(folder / "made" / "link") == "/etc/passwd"
+
+
+async def test_the_real_packer_is_confined_to_its_folder(tmp_path: Path) -> None:
+    if landlock.version() == 0:
+        pytest.skip("this kernel has no Landlock")
+    pool = PackerPool(tmp_path / "staging")
+    (tmp_path / "outside").mkdir()
+    await pool.start()
+    assert "landlock" not in pool.missing
+    archived = tmp_path / "a.zip"
+    archived.write_bytes(archive(("f", b"x")))
+    descriptor = os.open(archived, os.O_RDONLY)
+    directory = os.open(tmp_path / "outside", os.O_RDONLY)
+    with pytest.raises(PackingFailed, match="Permission denied"):
+        await pool.unpack(descriptor, directory, 100)
+    os.close(descriptor)
+    os.close(directory)
+    await pool.close()
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 HOSTILE = {
     "garbage": "s.send(b'\\xff' * 100)",
     "too much": "s.send(b'x' * 100_000)",
@@ -94,7 +167,7 @@ async def test_whatever_it_answers_is_an_error_and_no_process_stays(tmp_path: Pa
         "s.recv(4096)\n" + HOSTILE[name] + "\n"
         "s.recv(1)\n"
     )
-    pool = PackerPool([sys.executable, str(script)], packers=1)
+    pool = PackerPool(command=[sys.executable, str(script)], packers=1)
     descriptor = os.open(script, os.O_RDONLY)
     directory = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(PackingFailed):
@@ -109,13 +182,13 @@ async def test_whatever_it_answers_is_an_error_and_no_process_stays(tmp_path: Pa
 async def test_a_packer_that_does_not_start_is_an_error() -> None:
     for command in (["/nonexistent"], [sys.executable, "-c", "pass"]):
         with pytest.raises(PackingFailed):
-            await PackerPool(command).start()
+            await PackerPool(command=command).start()
 
 
 async def test_the_real_packer_says_what_is_missing() -> None:
-    pool = PackerPool(PACKER_COMMAND)
+    pool = PackerPool()
     await pool.start()
-    assert set(pool.missing) <= {"network namespace", "no-new-privileges"}
+    assert {"landlock"} <= set(pool.missing) <= {"network namespace", "no-new-privileges", "landlock"}
     await pool.close()
 
 
