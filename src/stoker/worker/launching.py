@@ -81,6 +81,7 @@ def runtime_version_of(function: FunctionVersion) -> tuple[str, str]:
         if runtime.startswith(family):
             name, version = family, runtime.removeprefix(family).removesuffix(".x").lstrip(".")
             break
-    digest = hashlib.sha256(runtime.encode()).hexdigest()
+    # The same name that RuntimeVersionConfig shows.
+    digest = hashlib.sha256(f"{runtime} {function.architecture}".encode()).hexdigest()
     text = ":".join(part for part in (name, version, "stoker") if part)
     return text, f"arn:aws:lambda:{function.key.region}::runtime:{digest}"

@@ -207,7 +207,9 @@ def _pieces(message: bytes) -> list[bytes]:
     return [message[at : at + LOG_EVENT_BYTES_MAX] for at in range(0, len(message), LOG_EVENT_BYTES_MAX)]
 
 
+_count = array.array("i", [0])
+
+
 def _bytes_in(fd: int) -> int:
-    count = array.array("i", [0])
-    fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]
+    fcntl.ioctl(fd, termios.FIONREAD, _count)
+    return _count[0]

@@ -5,7 +5,7 @@ import enum
 from stoker.core.errors import IllegalTransition
 
 
-class SandboxState(enum.Enum):
+class SandboxState(enum.StrEnum):
     """Where a sandbox is in its life; the values are what ``stoker ps`` shows."""
 
     POOLED = "pooled"

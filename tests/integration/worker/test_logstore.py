@@ -271,13 +271,13 @@ async def test_too_much_at_once_is_dropped_and_said(tmp_path: Path, monkeypatch:
     limits = LogStoreLimits(pending_bytes=10_000, congested_bytes=5_000)
     store = await FileLogStore.open(tmp_path, ManualClock(), limits)
     gate = threading.Event()
-    write = store._disk.write
+    append = store._disk.append
 
-    def slow(events: list) -> None:
+    def slow(*arguments: object) -> None:
         gate.wait(5)
-        write(events)
+        append(*arguments)
 
-    monkeypatch.setattr(store._disk, "write", slow)
+    monkeypatch.setattr(store._disk, "append", slow)
     writer = store.writer(*OWNER, GROUP, "a")
     for at in range(100):
         writer.append(at, "x" * 436)

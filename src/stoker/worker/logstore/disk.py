@@ -7,6 +7,8 @@ import collections
 import contextlib
 import os
 import shutil
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,10 +26,18 @@ from stoker.worker.logstore.index import (
     Stream,
 )
 from stoker.worker.logstore.names import escape
-from stoker.worker.logstore.records import SegmentHeader, encode_header, encode_record
+from stoker.worker.logstore.records import (
+    RECORD_OVERHEAD_BYTES,
+    SegmentHeader,
+    encode_header,
+    encode_record_head,
+)
 
 OPEN_FILES_MAX = 256
 """Segments kept open between batches; the least recently written are closed."""
+
+YIELD_EVERY = 32
+"""Events encoded in a row before other threads get their turn."""
 
 TRIM_TO = 0.9
 """Over a limit, the oldest segments go until this share of it is used."""
@@ -47,15 +57,8 @@ class LogStoreLimits(msgspec.Struct, frozen=True, kw_only=True):
     """From this much on, writers say that they are congested."""
 
 
-class Appended(msgspec.Struct, frozen=True):
-    """One event on its way to the thread."""
-
-    key: Key
-    stream: str
-    timestamp_ms: int
-    message: str
-    size_bytes: int
-    """What it counts while it waits."""
+Event = tuple[int, str]
+"""Time (ms) and message. A plain tuple: there are three and more an invocation."""
 
 
 class Disk:
@@ -116,33 +119,36 @@ class Disk:
 
     # --- events
 
-    def write(self, events: list[Appended]) -> None:
-        """Write a batch: one write a stream (and segment), then keep the bounds."""
-        by_stream: dict[tuple[Key, str], list[Appended]] = {}
-        for event in events:
-            by_stream.setdefault((event.key, event.stream), []).append(event)
-        for (key, name), batch in by_stream.items():
-            with self._index.lock:
-                group = self.group(key)
-                self._append(self.stream(group, name), batch)
+    def append(self, key: Key, name: str, events: Iterable[Event]) -> None:
+        """Write events of one stream, and keep its group within its bounds."""
         with self._index.lock:
-            self._trim({key for key, _ in by_stream})
+            group = self.group(key)
+            self._append(self.stream(group, name), events)
+            self._trim(group)
 
-    def _append(self, stream: Stream, batch: list[Appended]) -> None:
+    def _append(self, stream: Stream, events: Iterable[Event]) -> None:
         ingestion_ms = self.now_ms()
         segment = stream.open_segment or self._new_segment(stream)
-        buffer = bytearray()
-        for event in batch:
-            if segment.size_bytes + len(buffer) >= self._limits.segment_bytes:
-                self._flush(stream, segment, buffer)
+        parts: list[bytes] = []
+        end = segment.size_bytes
+        for count, (timestamp_ms, text) in enumerate(events):
+            if end >= self._limits.segment_bytes:
+                self._flush(stream, segment, b"".join(parts))
+                parts.clear()
                 segment = self._new_segment(stream)
-            segment.add(event.timestamp_ms, ingestion_ms, segment.size_bytes + len(buffer))
-            message = event.message.encode("utf-8", "replace")
-            buffer += encode_record(event.timestamp_ms, ingestion_ms, message)
-        self._flush(stream, segment, buffer)
+                end = segment.size_bytes
+            message = text.encode("utf-8", "replace")
+            segment.add(timestamp_ms, ingestion_ms, end)
+            parts.append(encode_record_head(timestamp_ms, ingestion_ms, message))
+            parts.append(message)
+            end += RECORD_OVERHEAD_BYTES + len(message)
+            if count % YIELD_EVERY == YIELD_EVERY - 1:
+                # Let go of the interpreter lock: the event loop must not wait for a whole batch.
+                time.sleep(0)
+        self._flush(stream, segment, b"".join(parts))
 
-    def _flush(self, stream: Stream, segment: Segment, buffer: bytearray) -> None:
-        rest = memoryview(bytes(buffer))
+    def _flush(self, stream: Stream, segment: Segment, data: bytes) -> None:
+        rest = memoryview(data)
         file = self._file(segment)
         try:
             while rest:
@@ -152,9 +158,8 @@ class Disk:
             stream.open_segment = None
             self._close_file(segment.path)
             raise
-        segment.size_bytes += len(buffer)
-        self.cost_bytes += len(buffer)
-        buffer.clear()
+        segment.size_bytes += len(data)
+        self.cost_bytes += len(data)
 
     def _new_segment(self, stream: Stream) -> Segment:
         path = stream.folder / f"{stream.next_number:08d}.log"
@@ -162,8 +167,7 @@ class Disk:
         stream.next_number += 1
         stream.segments.append(segment)
         stream.open_segment = segment
-        header = encode_header(SegmentHeader(stream.name, stream.created_ms))
-        self._flush(stream, segment, bytearray(header))
+        self._flush(stream, segment, encode_header(SegmentHeader(stream.name, stream.created_ms)))
         return segment
 
     def _file(self, segment: Segment) -> BinaryIO:
@@ -193,15 +197,14 @@ class Disk:
 
     # --- bounds
 
-    def _trim(self, written: set[Key]) -> None:
-        for key in written:
-            group = self._index.groups.get(key)
-            if group is not None and group.cost_bytes > self._limits.group_bytes:
-                streams = [(group, stream) for stream in group.streams.values()]
-                self._drop_oldest(streams, group.cost_bytes - int(self._limits.group_bytes * TRIM_TO))
+    def _trim(self, group: Group) -> None:
         if self.cost_bytes > self._limits.total_bytes:
             excess_bytes = self.cost_bytes - int(self._limits.total_bytes * TRIM_TO)
             self._drop_oldest(list(self._index.streams()), excess_bytes)
+        # No group costs more than all do together: the sum over a group's streams is rarely needed.
+        if self.cost_bytes > self._limits.group_bytes and group.cost_bytes > self._limits.group_bytes:
+            streams = [(group, stream) for stream in group.streams.values()]
+            self._drop_oldest(streams, group.cost_bytes - int(self._limits.group_bytes * TRIM_TO))
 
     def _drop_oldest(self, streams: list[tuple[Group, Stream]], excess_bytes: int) -> None:
         candidates = [

@@ -12,9 +12,8 @@ import msgspec
 MAGIC = b"STKLOG1\n"
 
 _RECORD = struct.Struct("<IIqq")
-"""Length of the message, CRC-32 of the rest of the record, time of the event, time of ingestion (ms)."""
+"""Length of the message, checksum, time of the event, time of ingestion (ms)."""
 
-_TIMES = struct.Struct("<qq")
 _LENGTH = struct.Struct("<I")
 _HEADER_MAX = 64 * 1024
 
@@ -42,10 +41,15 @@ def encode_header(header: SegmentHeader) -> bytes:
     return MAGIC + _LENGTH.pack(len(body)) + body
 
 
-def encode_record(timestamp_ms: int, ingestion_ms: int, message: bytes) -> bytes:
-    times = _TIMES.pack(timestamp_ms, ingestion_ms)
-    crc = zlib.crc32(message, zlib.crc32(times))
-    return _LENGTH.pack(len(message)) + _LENGTH.pack(crc) + times + message
+def encode_record_head(timestamp_ms: int, ingestion_ms: int, message: bytes) -> bytes:
+    """What comes before the message in its record."""
+    checksum = _checksum(timestamp_ms, ingestion_ms, message)
+    return _RECORD.pack(len(message), checksum, timestamp_ms, ingestion_ms)
+
+
+def _checksum(timestamp_ms: int, ingestion_ms: int, message: bytes) -> int:
+    """CRC-32 of the message, begun with both times instead of zero."""
+    return zlib.crc32(message, (timestamp_ms * 31 ^ ingestion_ms) & 0xFFFFFFFF)
 
 
 def read_header(data: bytes) -> tuple[SegmentHeader, int] | None:
@@ -66,12 +70,12 @@ def read_records(data: bytes, start: int) -> Iterator[Record]:
     """Every whole record from ``start`` on; stops at the first that is not."""
     offset = start
     while offset + _RECORD.size <= len(data):
-        length, crc, timestamp_ms, ingestion_ms = _RECORD.unpack_from(data, offset)
+        length, checksum, timestamp_ms, ingestion_ms = _RECORD.unpack_from(data, offset)
         end = offset + _RECORD.size + length
         if end > len(data):
             return
         message = data[offset + _RECORD.size : end]
-        if zlib.crc32(message, zlib.crc32(data[offset + 8 : offset + _RECORD.size])) != crc:
+        if _checksum(timestamp_ms, ingestion_ms, message) != checksum:
             return
         yield Record(offset, timestamp_ms, ingestion_ms, message)
         offset = end

@@ -11,15 +11,12 @@ import msgspec
 from stoker.core.clock import Clock
 from stoker.services.logs import LogGroupInfo, LogPage, LogStreamInfo
 from stoker.worker.logstore import tokens
-from stoker.worker.logstore.disk import Appended, Disk, LogStoreLimits
+from stoker.worker.logstore.disk import Disk, LogStoreLimits
 from stoker.worker.logstore.index import Group, Index, Key, Stream, load
 from stoker.worker.logstore.reading import Part, Query, learn, parts_of, read_page
-from stoker.worker.logstore.writing import WriterThread
+from stoker.worker.logstore.writing import Pending, WriterThread
 
 _T = TypeVar("_T")
-
-EVENT_COST_BYTES = 64
-"""Charged for a waiting event beside its text."""
 
 __all__ = ["FileLogStore", "LogStoreLimits"]
 
@@ -27,28 +24,31 @@ __all__ = ["FileLogStore", "LogStoreLimits"]
 class StreamWriter:
     """One stream, open for writing. Used on the event loop only; nothing in it waits or touches a disk."""
 
-    __slots__ = ("_dropped_bytes", "_dropped_events", "_key", "_open", "_store", "_stream")
+    __slots__ = ("_dropped_bytes", "_dropped_events", "_limits", "_open", "_pending", "_store", "_thread")
 
-    def __init__(self, store: "FileLogStore", key: Key, stream: str) -> None:
+    def __init__(self, store: "FileLogStore", thread: WriterThread, pending: Pending) -> None:
         self._store = store
-        self._key = key
-        self._stream = stream
+        self._thread = thread
+        self._limits = store.limits
+        self._pending = pending
         self._open = True
         self._dropped_events = 0
         self._dropped_bytes = 0
 
     def append(self, timestamp_ms: int, message: str) -> None:
-        size_bytes = len(message) + EVENT_COST_BYTES
-        store = self._store
-        if store.pending_bytes + size_bytes > store.limits.pending_bytes:
-            self._dropped_events += 1
-            self._dropped_bytes += len(message)
-            store.dropped_events += 1
-            store.dropped_bytes += len(message)
+        thread = self._thread
+        if thread.pending_bytes + len(message) > self._limits.pending_bytes:
+            self._drop(message)
             return
         if self._dropped_events:
             self._tell_dropped(timestamp_ms)
-        store.append(Appended(self._key, self._stream, timestamp_ms, message, size_bytes))
+        thread.append(self._pending, timestamp_ms, message)
+
+    def _drop(self, message: str) -> None:
+        self._dropped_events += 1
+        self._dropped_bytes += len(message)
+        self._store.dropped_events += 1
+        self._store.dropped_bytes += len(message)
 
     def _tell_dropped(self, timestamp_ms: int) -> None:
         text = (
@@ -56,17 +56,16 @@ class StreamWriter:
             "they came faster than they could be stored\n"
         )
         self._dropped_events = self._dropped_bytes = 0
-        size_bytes = len(text) + EVENT_COST_BYTES
-        self._store.append(Appended(self._key, self._stream, timestamp_ms, text, size_bytes))
+        self._thread.append(self._pending, timestamp_ms, text)
 
     @property
     def congested(self) -> bool:
-        return self._store.pending_bytes > self._store.limits.congested_bytes
+        return self._thread.pending_bytes > self._limits.congested_bytes
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._store.closed(self._key, self._stream)
+            self._store.closed(self._pending.key, self._pending.stream)
 
 
 class FileLogStore:
@@ -106,15 +105,11 @@ class FileLogStore:
         """Batches that the disk refused; their events are lost."""
         return self._thread.failed_batches
 
-    def append(self, event: Appended) -> None:
-        """Queue one event; only writers call this."""
-        self._thread.append(event)
-
     def writer(self, account: str, region: str, group: str, stream: str) -> StreamWriter:
         """Open a stream; group and stream come to be with the first event."""
         key = (account, region, group)
         self._index.opened(key, stream)
-        return StreamWriter(self, key, stream)
+        return StreamWriter(self, self._thread, Pending(key, stream))
 
     def closed(self, key: Key, stream: str) -> None:
         """A writer is done."""

@@ -4,8 +4,10 @@ import collections
 import concurrent.futures
 import contextlib
 import threading
+from collections.abc import Iterator
 
-from stoker.worker.logstore.disk import Appended, Disk
+from stoker.worker.logstore.disk import Disk, Event
+from stoker.worker.logstore.index import Key
 
 BATCH_S = 0.2
 """How long the thread lets events gather before it writes them."""
@@ -13,7 +15,22 @@ BATCH_S = 0.2
 SWEEP_S = 60.0
 """How often retention is looked at."""
 
+EVENT_COST_BYTES = 64
+"""Charged for a waiting event beside its text."""
+
 Flushed = concurrent.futures.Future[None]
+
+
+class Pending:
+    """The events of one stream that wait. Appended to by the event loop, emptied by the writer thread."""
+
+    __slots__ = ("events", "is_queued", "key", "stream")
+
+    def __init__(self, key: Key, stream: str) -> None:
+        self.key = key
+        self.stream = stream
+        self.events: collections.deque[Event] = collections.deque()
+        self.is_queued = False
 
 
 class WriterThread:
@@ -21,7 +38,7 @@ class WriterThread:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._queue: collections.deque[Appended | Flushed] = collections.deque()
+        self._queue: collections.deque[Pending | Flushed] = collections.deque()
         self._wake = threading.Event()
         self._urgent = threading.Event()
         self._closing = False
@@ -38,10 +55,13 @@ class WriterThread:
         """Appended and not yet written."""
         return self._appended_bytes - self._taken_bytes
 
-    def append(self, event: Appended) -> None:
-        self._appended_bytes += event.size_bytes
-        self._queue.append(event)
-        if not self._wake.is_set():
+    def append(self, pending: Pending, timestamp_ms: int, message: str) -> None:
+        self._appended_bytes += len(message) + EVENT_COST_BYTES
+        pending.events.append((timestamp_ms, message))
+        # The thread clears the mark before it looks: whatever comes after is marked, and looked for, again.
+        if not pending.is_queued:
+            pending.is_queued = True
+            self._queue.append(pending)
             self._wake.set()
 
     def flush(self) -> Flushed:
@@ -78,21 +98,34 @@ class WriterThread:
                 self._disk.expire_if_due(SWEEP_S)
 
     def _write_batch(self) -> None:
-        events: list[Appended] = []
         waiting: list[Flushed] = []
-        while self._queue:
-            item = self._queue.popleft()
-            if isinstance(item, Appended):
-                events.append(item)
-            else:
-                waiting.append(item)
         error: OSError | None = None
-        try:
-            self._disk.write(events)
-        except OSError as failure:
-            error = self.last_error = failure
-            self.failed_batches += 1
-        self._taken_bytes += sum(event.size_bytes for event in events)
+        for _ in range(len(self._queue)):
+            item = self._queue.popleft()
+            if not isinstance(item, Pending):
+                waiting.append(item)
+                continue
+            item.is_queued = False
+            try:
+                self._disk.append(item.key, item.stream, self._take(item))
+            except OSError as failure:
+                error = self.last_error = failure
+                self.failed_batches += 1
+                self._requeue(item)
         for done in waiting:
             if done.set_running_or_notify_cancel():
                 done.set_result(None) if error is None else done.set_exception(error)
+
+    def _requeue(self, pending: Pending) -> None:
+        """What a failed write had not taken yet is tried again with the next batch."""
+        if pending.events and not pending.is_queued:
+            pending.is_queued = True
+            self._queue.append(pending)
+
+    def _take(self, pending: Pending) -> Iterator[Event]:
+        """The events that wait now; each counts as taken once it is handed out."""
+        events = pending.events
+        for _ in range(len(events)):
+            event = events.popleft()
+            self._taken_bytes += len(event[1]) + EVENT_COST_BYTES
+            yield event
