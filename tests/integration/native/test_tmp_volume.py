@@ -137,10 +137,6 @@ class Jail:
             os.listdir(self._folder / f"tmp{slot}"),
         ]
 
-    def free_mb(self, slot: int) -> int:
-        status = os.statvfs(self._folder / f"tmp{slot}")
-        return status.f_bavail * status.f_frsize // MB
-
     def _as_user(self, slot: int, work: Any) -> list[int]:
         os.chdir(self._folder / f"tmp{slot}")
         os.setresgid(UID, UID, 0)
@@ -322,18 +318,14 @@ def test_misuse_is_refused_with_words(opened: tuple[Room, int]) -> None:
 
 def test_deleted_volumes_give_the_disk_back(jail: Room, tmp_path: Path) -> None:
     jail.ask("open", BTRFS, 1000)
-    jail.ask("take", 2, 512)
-    before = jail.ask("free_mb", 2)
-    for number in (1, 3):
-        jail.ask("take", number, 512)
-        assert jail.ask("fill", number, 400, True) == [400 * MB, 0]
-        assert jail.ask("free_mb", 2) < before - 250
-        jail.ask("give", number)
-        jail.ask("idle")
+    for slot in range(4):  # together more than the pool
+        jail.ask("take", slot, 512)
         deadline = time.monotonic() + 20
-        while jail.ask("free_mb", 2) < before - 50:
-            assert time.monotonic() < deadline, "the space did not come back"
-            time.sleep(0.1)
+        while jail.ask("fill", slot, 400, True) != [400 * MB, 0]:
+            assert time.monotonic() < deadline, f"the space did not come back, round {slot}"
+            time.sleep(0.2)
+        jail.ask("give", slot)
+        jail.ask("idle")
 
 
 def test_ext4_promises_no_more_than_it_was_given(jail: Room) -> None:
