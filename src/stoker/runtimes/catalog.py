@@ -5,6 +5,7 @@ Knows languages, not functions: a function's own variables are added by ``enviro
 
 import os
 import stat
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,6 +79,7 @@ class RuntimeCatalog:
         self._lang_dir = lang_dir
         self._prepared_dir = prepared_dir
         self._found: dict[str, tuple[Interpreter, Path] | None] = {}
+        self._looking = threading.Lock()
 
     def available(self) -> list[AvailableRuntime]:
         """Every runtime that works here. The first call starts each interpreter once (blocking, ~100 ms)."""
@@ -129,7 +131,10 @@ class RuntimeCatalog:
 
     def _interpreter(self, runtime: Runtime) -> tuple[Interpreter, Path] | None:
         if runtime.name not in self._found:
-            self._found[runtime.name] = self._look_for(runtime)
+            # Looking blocks, so callers do it in threads; two must not prepare the same folder.
+            with self._looking:
+                if runtime.name not in self._found:
+                    self._found[runtime.name] = self._look_for(runtime)
         return self._found[runtime.name]
 
     def _look_for(self, runtime: Runtime) -> tuple[Interpreter, Path] | None:

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_prepared_folder_is_compiled_once_and_readable_by_anyone(tmp_path):
     assert again == first
     assert [path.stat().st_mtime_ns for path in compiled] == stamps
     assert sorted(Path(tmp_path).iterdir()) == [first]
+
+
+def test_many_threads_prepare_one_folder(tmp_path):
+    catalog = RuntimeCatalog(prepared_dir=tmp_path / "new")
+    with ThreadPoolExecutor(4) as pool:
+        plans = list(pool.map(lambda _: catalog.plan(THIS_PYTHON), range(8)))
+    folders = {plan.mounts["/var/runtime"] for plan in plans}
+    assert len(folders) == 1
+    assert sorted((tmp_path / "new").iterdir()) == sorted(folders)
 
 
 def test_bundle_holds_every_file_and_no_local_require():
