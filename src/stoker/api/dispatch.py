@@ -5,6 +5,7 @@ operations is given to it; it knows no room.
 """
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -260,8 +261,12 @@ class Api:
         call.reply.send(answer.status, answer.headers, answer.body)
 
     def _fail(self, call: Call, error: Exception) -> None:
+        # As text: renderers that show local variables would show secrets.
         _log.error(
-            "request_failed", request_id=call.request_id, path=call.path.decode("latin-1"), exc_info=error
+            "request_failed",
+            request_id=call.request_id,
+            path=call.path.decode("latin-1"),
+            traceback="".join(traceback.format_exception(error)),
         )
         self._refuse(call, internal_failure(call.service.name))
 

@@ -67,7 +67,7 @@ class RunningApi:
             region_name="us-east-1",
             aws_access_key_id=settings.pop("access_key_id", KEY.access_key_id),
             aws_secret_access_key=settings.pop("secret", KEY.secret),
-            config=Config(retries={"max_attempts": 1, "mode": "standard"}, **settings),
+            config=Config(retries={"total_max_attempts": 1}, **settings),
         )
 
 
