@@ -187,6 +187,30 @@ def test_an_update_is_seen_by_the_next_invoke_and_the_old_sandboxes_go() -> None
     run_virtually(story())
 
 
+def test_a_reservation_is_taken_from_the_others_at_once() -> None:
+    async def story() -> None:
+        world = World(account_concurrency=4)
+        await world.create("f")
+        other = await world.create("g")
+        world.worker.behave = lambda _f, _i: Behaviour(duration_s=5.0)
+
+        async def answered() -> int:
+            calls = [world.invoke("f") for _ in range(6)]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            return sum(not isinstance(result, ServiceError) for result in results)
+
+        assert await answered() == 4
+        await world.metadata.set_reserved_concurrency(other.key, 3)
+        world.invalidation.publish(other.key)
+        assert await answered() == 1
+        await world.metadata.set_reserved_concurrency(other.key, None)
+        world.invalidation.publish(other.key)
+        assert await answered() == 4
+        await world.close()
+
+    run_virtually(story())
+
+
 def test_deleting_a_function_ends_its_sandboxes_without_another_invoke() -> None:
     async def story() -> None:
         world = World()
