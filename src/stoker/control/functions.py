@@ -19,6 +19,7 @@ from stoker.control.runtimes import check_runtime
 from stoker.control.settling import Settling
 from stoker.control.shapes import listed_configuration, shown_configuration
 from stoker.control.sources import CodeSource, admitted_code, code_source
+from stoker.control.storage import CodeStorage
 from stoker.control.validation import check_code_update, check_configuration_update, check_create
 from stoker.core.errors import ServiceError, StokerError, conflict, invalid_parameter
 from stoker.services.code import CodeArtifact
@@ -61,6 +62,7 @@ class Functions:
         self._metadata = ports.metadata
         self._holds = holds
         self._settling = settling
+        self._storage = CodeStorage(ports)
 
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)
@@ -187,6 +189,7 @@ class Functions:
         try:
             if dry_run:
                 return shown_configuration(changed)
+            await self._storage.claim(stored.key, max(changed.code_size_bytes - stored.code_size_bytes, 0))
             shown = await self._replace(stored, changed)
         finally:
             release()
@@ -218,11 +221,7 @@ class Functions:
             deployment_id=ports.new_id(),
             now_s=ports.clock.now_s(),
         )
-        _, used_bytes = await self._metadata.usage(key.account, key.region)
-        if used_bytes + code.size_bytes > ports.code_storage_max_bytes:
-            raise ServiceError(
-                "CodeStorageExceededException", "Code storage limit exceeded.", fields={"Type": "User"}
-            )
+        await self._storage.claim(key, code.size_bytes)
         function = FunctionRecord(key=key, created_at_s=ports.clock.now_s(), tags=request.tags or {})
         try:
             await self._metadata.create(function, version)

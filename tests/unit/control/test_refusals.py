@@ -316,6 +316,15 @@ async def test_code_storage_is_bounded(tmp_path: Any) -> None:
         "Code storage limit exceeded.",
     )
     assert len(await desk.code.stored()) == 1
+    big = zipped("x = 2" * 10)
+    assert await desk.refusal("UpdateFunctionCode", FunctionName="one", ZipFile=big) == (
+        "CodeStorageExceededException",
+        "Code storage limit exceeded.",
+    )
+    assert len(await desk.code.stored()) == 1
+    await desk.ask("DeleteFunction", FunctionName="one")
+    assert (await desk.ask("CreateFunction", FunctionName="two", **given))["State"] == "Pending"
+    await desk.settled()
 
 
 def test_the_fake_of_runtime_support_says_what_the_tests_rely_on() -> None:
