@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,9 +72,9 @@ class Folders:
 class Bench:
     """An agent and all around it."""
 
-    def __init__(self, root: Path, memory_mb: int = 1024) -> None:
+    def __init__(self, root: Path, memory_mb: int = 1024, driver: Any = None) -> None:
         self.root = root
-        self.driver = ProcessDriver()
+        self.driver = driver or ProcessDriver()
         self.logs = Logs()
         self.lost: list[SandboxReference] = []
         self.agent = WorkerAgent(

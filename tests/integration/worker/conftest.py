@@ -1,0 +1,51 @@
+"""A jail of the test's own, for the worker over real sandboxes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(os.environ.get("STOKER_NATIVE_DIR") or Path(__file__).parents[3] / "native" / "bin")
+STARTS_WITHIN_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def jail_socket() -> Iterator[Path]:
+    """The socket of a running stoker-jail; what it made is gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: the jail makes namespaces and control groups")
+    for program in ("stoker-jail", "stoker-init"):
+        if not (NATIVE / program).exists():
+            pytest.skip(f"needs {NATIVE / program}: make -C native")
+    folder = Path(tempfile.mkdtemp(prefix="stoker-worker-test-"))
+    path = folder / "jail.sock"
+    command = [
+        str(NATIVE / "stoker-jail"),
+        *("--state-dir", str(folder / "state"), "--init", str(NATIVE / "stoker-init")),
+        *("--peer-uid", "0", "--socket", str(path), "--no-egress", "--tmp-capacity-mb", "2048"),
+        *("--id-base", "1862270976"),
+    ]
+    (folder / "state").mkdir()
+    with (folder / "log").open("wb") as log:
+        jail = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline_s = time.monotonic() + STARTS_WITHIN_S
+        while not path.exists():
+            if jail.poll() is not None or time.monotonic() > deadline_s:
+                pytest.fail(f"the jail did not start: {(folder / 'log').read_text()}")
+            time.sleep(0.02)
+        yield path
+    finally:
+        jail.send_signal(signal.SIGTERM)
+        try:
+            jail.wait(20)
+        except subprocess.TimeoutExpired:
+            jail.kill()
+            jail.wait()
+        shutil.rmtree(folder, ignore_errors=True)
