@@ -9,7 +9,7 @@ PLACES_MAX = 1024
 
 
 class CodeStorage:
-    """An estimate per account and region: what was read, plus all that was added since; deletions are ignored.
+    """An estimate per account and region: what was read, plus all that was added since, deletions ignored.
 
     Read again when it seems full. Bytes of a creation that is under way at that very moment may be missed.
     """
