@@ -14,11 +14,17 @@
  * Sets the JAIL_LIMITS_* and JAIL_FREEZE_* features and the degraded bits. -errno only when leftovers stay. */
 int cgroup_open(const char *instance, uint32_t *features, uint32_t *degraded);
 
-/* Makes the group `name` with these limits. On v2, *into is a descriptor for CLONE_INTO_CGROUP, else -1. */
-int cgroup_make(const char *name, const struct jail_limits *limits, int *into);
+#define CGROUP_JOINS_MAX 8
 
-/* Moves a process into the v1 groups. Nothing to do on pure v2. */
-int cgroup_join(const char *name, pid_t pid);
+/* How a new process gets into its groups; every descriptor is the caller's to close, -1 where there is none. */
+struct cgroup_entry {
+    int into;                    /* v2: for CLONE_INTO_CGROUP */
+    int joins[CGROUP_JOINS_MAX]; /* v1: `tasks` files the process itself writes "0" to: only a thread that moves
+                                  * itself is spared the kernel's global lock, which can cost milliseconds */
+};
+
+/* Makes the group `name` with these limits. */
+int cgroup_make(const char *name, const struct jail_limits *limits, struct cgroup_entry *entry);
 
 int cgroup_limit(const char *name, const struct jail_limits *limits);
 

@@ -59,6 +59,20 @@ static int result(long value)
 
 /* --- while still privileged inside ------------------------------------------------------------------------------ */
 
+static int join_cgroups(const struct child_plan *plan)
+{
+    for (int i = 0; i < CGROUP_JOINS_MAX; i++)
+        if (plan->entry.joins[i] >= 0 && write(plan->entry.joins[i], "0", 1) < 0)
+            return -errno;
+    return 0;
+}
+
+static int hide_cgroup(const struct child_plan *plan)
+{
+    (void)plan;
+    return result(unshare(CLONE_NEWCGROUP));
+}
+
 static int furnish_proc(const struct child_plan *plan)
 {
     (void)plan;
@@ -140,12 +154,6 @@ static int set_host_name(const struct child_plan *plan)
 }
 
 /* --- giving up ---------------------------------------------------------------------------------------------------- */
-
-static int hide_cgroup(const struct child_plan *plan)
-{
-    (void)plan;
-    return result(unshare(CLONE_NEWCGROUP));
-}
 
 static int leave_session(const struct child_plan *plan)
 {
@@ -263,8 +271,10 @@ struct step {
     int (*run)(const struct child_plan *plan);
 };
 
-/* Needs no ids yet: runs while the jail writes the id maps and joins the control groups. */
+/* Needs no ids yet: runs while the jail writes the id maps. */
 static const struct step FURNISH[] = {
+    {"joining the control groups", join_cgroups}, /* first: all that follows is charged to the sandbox */
+    {"cgroup namespace", hide_cgroup},          /* after that: its root is where we are now */
     {"mounting /proc", furnish_proc},           /* of this pid namespace, over the template's empty one */
     {"masking /proc", mask_proc},               /* before anything else could open what is below */
     {"attaching /tmp", attach_tmp},
@@ -274,9 +284,8 @@ static const struct step FURNISH[] = {
     {"naming the host", set_host_name},
 };
 
-/* Nothing before the jail said that ids and groups are in place. */
+/* Not before the jail said that the ids are in place. */
 static const struct step SURRENDER[] = {
-    {"cgroup namespace", hide_cgroup},          /* after the jail moved us: its root is where we are now */
     {"new session", leave_session},             /* the jail's terminal must not be /dev/tty here */
     {"arranging descriptors", arrange_descriptors}, /* before the limit on files; closes all of the jail's */
     {"limiting resources", limit_resources},

@@ -5,6 +5,7 @@
 #ifndef STOKER_JAIL_CHILD_H
 #define STOKER_JAIL_CHILD_H
 
+#include "cgroup.h"
 #include "identity.h"
 #include "protocol.h"
 
@@ -16,14 +17,15 @@ struct child_plan {
     int tmp; /* detached mount */
     int folders[JAIL_MOUNT_POINTS]; /* detached mounts, or -1 */
     int init; /* program */
+    struct cgroup_entry entry;
     unsigned open_files_max;
     struct identity identity;
 };
 
 enum { CHILD_RUNTIME_API, CHILD_SERVICE_API, CHILD_LISTENERS };
 
-/* Sends a note with the listeners once its namespaces are furnished, waits for the jail's note that its ids and
- * control groups are set, gives everything up and executes the init. */
+/* Sends a note with the listeners once its namespaces are furnished, waits for the jail's note that its ids
+ * are set, gives everything up and executes the init. */
 _Noreturn void child_run(const struct child_plan *plan);
 
 #endif

@@ -102,7 +102,6 @@ struct making {
     struct sandbox *sandbox;
     struct child_plan plan;
     int notes;  /* the jail's end */
-    int into;   /* v2 control group */
     int *fds;   /* for the answer */
     uint32_t mask;
     struct passed_note note;
@@ -189,12 +188,12 @@ static int take_tmp(struct making *making)
 static int make_cgroup(struct making *making)
 {
     making->sandbox->has_cgroup = 1; /* also when only some hierarchies got theirs */
-    return cgroup_make(cgroup_name(slot_of(making->sandbox)), &making->message->request.limits, &making->into);
+    return cgroup_make(cgroup_name(slot_of(making->sandbox)), &making->message->request.limits, &making->plan.entry);
 }
 
 static int spawn(struct making *making)
 {
-    pid_t pid = namespaces_spawn(host.template, making->into, &making->sandbox->pidfd);
+    pid_t pid = namespaces_spawn(host.template, making->plan.entry.into, &making->sandbox->pidfd);
     if (pid == 0)
         child_run(&making->plan);
     if (pid < 0)
@@ -214,11 +213,6 @@ static int prefer_for_oom(struct making *making)
     char path[48];
     snprintf(path, sizeof path, "/proc/%d/oom_score_adj", making->sandbox->pid);
     return files_write(AT_FDCWD, path, OOM_SCORE);
-}
-
-static int join_cgroup(struct making *making)
-{
-    return cgroup_join(cgroup_name(slot_of(making->sandbox)), making->sandbox->pid);
 }
 
 static int open_handles(struct making *making)
@@ -283,7 +277,6 @@ static const struct {
     {"starting the process", spawn},
     {"mapping ids", map_ids},
     {"setting the out-of-memory score", prefer_for_oom},
-    {"joining the control group", join_cgroup}, /* before anything of the function can run */
     {"opening handles", open_handles},
     {"attaching the network", attach_link},
     {"setting up inside", receive_listeners}, /* the child furnished itself meanwhile */
@@ -293,7 +286,9 @@ static const struct {
 static void drop_making(struct making *making)
 {
     close_fd(&making->notes);
-    close_fd(&making->into);
+    close_fd(&making->plan.entry.into);
+    for (int i = 0; i < CGROUP_JOINS_MAX; i++)
+        close_fd(&making->plan.entry.joins[i]);
     close_fd(&making->plan.notes);
     close_fd(&making->plan.control);
     close_fd(&making->plan.output);
@@ -313,8 +308,11 @@ static void start_end(struct sandbox *sandbox);
 
 void sandbox_create(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX])
 {
-    struct making making = {.message = message, .notes = -1, .into = -1, .fds = fds};
+    struct making making = {.message = message, .notes = -1, .fds = fds};
     making.plan = (struct child_plan){.notes = -1, .control = -1, .output = -1, .telemetry = -1, .tmp = -1, .init = -1};
+    making.plan.entry.into = -1;
+    for (int i = 0; i < CGROUP_JOINS_MAX; i++)
+        making.plan.entry.joins[i] = -1;
     for (int i = 0; i < JAIL_MOUNT_POINTS; i++)
         making.plan.folders[i] = -1;
     int error = 0;

@@ -1,1 +1,1 @@
-"""Drivers that make, freeze, thaw and kill sandboxes: container (stoker-jail), fake; and the guard around one."""
+"""Drivers that make, freeze, thaw and kill sandboxes: container (stoker-jail), fake; a guard around any."""

@@ -1,0 +1,20 @@
+/* The folders stoker.<instance> that the jail keeps in each hierarchy. For cgroup.c alone. */
+#ifndef STOKER_JAIL_CGROUP_TREE_H
+#define STOKER_JAIL_CGROUP_TREE_H
+
+#include "cgroup_find.h"
+
+struct hierarchy {
+    int parent; /* the group that holds our folder */
+    int base;   /* our folder */
+    uint32_t controllers;
+    int v2;
+};
+
+extern struct hierarchy hierarchies[HIERARCHIES_MAX];
+extern int hierarchy_count;
+
+/* SIGKILL to all in the group `name` of our folder; on v1 thawed first. */
+void cgroup_kill_in(const struct hierarchy *hierarchy, const char *name);
+
+#endif
