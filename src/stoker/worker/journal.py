@@ -56,7 +56,7 @@ class Journal:
         now_s = self._clock.now_s()
         if outcome.log_line is not None:
             self._line(now_s, self._report.fault(now_s, outcome))
-        self._line(now_s, self._report.end(now_s, request_id))
+        self._line(now_s, self._report.end(now_s, request_id, usage, outcome, invocation.trace_id))
         self._line(now_s, self._report.report(now_s, request_id, usage, outcome, invocation.trace_id))
         if invocation.want_log_tail:
             return self._tail.take()

@@ -59,7 +59,7 @@ class TextReport:
             return None
         return f"{iso_time(now_s)} {outcome.log_line}" if outcome.status == "timeout" else outcome.log_line
 
-    def end(self, now_s: float, request_id: str) -> str | None:
+    def end(self, now_s: float, request_id: str, usage: Usage, outcome: Outcome, trace_id: str) -> str | None:
         return f"END RequestId: {request_id}\n"
 
     def report(
@@ -98,12 +98,17 @@ class JsonReport:
         return self._event(now_s, "platform.initStart", "INFO", record)
 
     def init_report(self, now_s: float, duration_ms: float, phase: str, outcome: Outcome) -> str | None:
-        record: dict[str, Any] = {"initializationType": "on-demand", "phase": phase, "status": outcome.status}
-        if outcome.status == "error":
-            record["errorType"] = outcome.error_type
+        record: dict[str, Any] = {
+            "initializationType": "on-demand",
+            "phase": phase,
+            "status": outcome.status,
+            **_error_type(outcome),
+        }
+        level = _level(outcome, "DEBUG")
+        done = self._event(now_s, "platform.initRuntimeDone", level, record)
         record["metrics"] = {"durationMs": round(duration_ms, 3)}
-        level = "DEBUG" if outcome.status == "success" else "WARN"
-        return self._event(now_s, "platform.initReport", level, record)
+        report = self._event(now_s, "platform.initReport", level, record)
+        return None if done is None or report is None else done + report
 
     def start(self, now_s: float, request_id: str, version: str) -> str | None:
         record = {"requestId": request_id, "version": version}
@@ -114,8 +119,17 @@ class JsonReport:
             return None
         return self._event(now_s, "platform.fault", "WARN", outcome.log_line.rstrip("\n"))
 
-    def end(self, now_s: float, request_id: str) -> str | None:
-        return None
+    def end(self, now_s: float, request_id: str, usage: Usage, outcome: Outcome, trace_id: str) -> str | None:
+        """The runtime is done; for success at level DEBUG only."""
+        produced_bytes = len(outcome.payload) if outcome.function_error is None else 0
+        record: dict[str, Any] = {
+            "requestId": request_id,
+            "status": outcome.status,
+            **_error_type(outcome),
+            "metrics": {"durationMs": round(usage.duration_ms, 3), "producedBytes": produced_bytes},
+            **_tracing(trace_id),
+        }
+        return self._event(now_s, "platform.runtimeDone", _level(outcome, "DEBUG"), record)
 
     def report(
         self, now_s: float, request_id: str, usage: Usage, outcome: Outcome, trace_id: str
@@ -128,19 +142,31 @@ class JsonReport:
         }
         if usage.init_ms is not None:
             metrics["initDurationMs"] = round(usage.init_ms, 3)
-        record: dict[str, Any] = {"requestId": request_id, "metrics": metrics}
-        if trace_id:
-            record["tracing"] = {"type": "X-Amzn-Trace-Id", "value": trace_id}
-        record["status"] = outcome.status
-        if outcome.status == "error":
-            record["errorType"] = outcome.error_type
-        level = "INFO" if outcome.status == "success" else "WARN"
-        return self._event(now_s, "platform.report", level, record)
+        record: dict[str, Any] = {
+            "requestId": request_id,
+            "metrics": metrics,
+            **_tracing(trace_id),
+            "status": outcome.status,
+            **_error_type(outcome),
+        }
+        return self._event(now_s, "platform.report", _level(outcome, "INFO"), record)
 
     def _event(self, now_s: float, kind: str, level: str, record: object) -> str | None:
         if _LEVELS[level] < self._level:
             return None
         return msgspec.json.encode({"time": iso_time(now_s), "type": kind, "record": record}).decode() + "\n"
+
+
+def _level(outcome: Outcome, of_success: str) -> str:
+    return of_success if outcome.status == "success" else "WARN"
+
+
+def _error_type(outcome: Outcome) -> dict[str, str | None]:
+    return {"errorType": outcome.error_type} if outcome.status == "error" else {}
+
+
+def _tracing(trace_id: str) -> dict[str, dict[str, str]]:
+    return {"tracing": {"type": "X-Amzn-Trace-Id", "value": trace_id}} if trace_id else {}
 
 
 Report = TextReport | JsonReport

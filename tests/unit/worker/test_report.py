@@ -19,7 +19,7 @@ def text(usage: Usage, result: outcome.Outcome = OK) -> str | None:
 
 def test_start_and_end() -> None:
     assert TextReport().start(NOW_S, ID, "$LATEST") == f"START RequestId: {ID} Version: $LATEST\n"
-    assert TextReport().end(NOW_S, ID) == f"END RequestId: {ID}\n"
+    assert TextReport().end(NOW_S, ID, Usage(1, 128, 1), OK, "") == f"END RequestId: {ID}\n"
 
 
 def test_report_of_a_warm_and_a_cold_start() -> None:
@@ -119,4 +119,16 @@ def test_json_levels_hide_what_is_below_them() -> None:
     assert quiet.report(NOW_S, ID, usage, late, "") is not None
     assert normal.init_report(NOW_S, 1, "init", OK) is None
     assert chatty.init_report(NOW_S, 1, "init", OK) is not None
-    assert normal.end(NOW_S, ID) is None
+    assert normal.end(NOW_S, ID, usage, OK, "") is None
+    done = json.loads(normal.end(NOW_S, ID, Usage(5000, 128, 1), late, "") or "")
+    assert done == {
+        "time": "2024-06-10T06:13:20.123Z",
+        "type": "platform.runtimeDone",
+        "record": {
+            "requestId": ID,
+            "status": "timeout",
+            "metrics": {"durationMs": 5000, "producedBytes": 0},
+        },
+    }
+    events = [json.loads(line) for line in (normal.init_report(NOW_S, 1, "init", late) or "").splitlines()]
+    assert [event["type"] for event in events] == ["platform.initRuntimeDone", "platform.initReport"]
