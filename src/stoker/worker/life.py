@@ -87,12 +87,12 @@ class Life:
         """
         self._journal.init_start()
         self._states.move(SandboxState.INITIALISING)
+        self._phase = "init"
+        self._phase_started_s = self._loop.time()
         await self._start("init")
 
     async def _start(self, phase: str) -> None:
         plan = self._plan
-        self._phase = phase
-        self._phase_started_s = self._loop.time()
         if isinstance(plan, InvalidEntrypoint):
             self._init_ended_badly(_invalid_entrypoint(plan))
             return
@@ -149,12 +149,14 @@ class Life:
     def _repeat(self, current: Current) -> None:
         self._states.move(SandboxState.BUSY)
         self._failed = False
+        self._phase = "invoke"
         self._start_clock(current)
+        self._phase_started_s = current.started_s
         self._parts.background.spawn(self._repeat_init(current))
 
     async def _repeat_init(self, current: Current) -> None:
         await self._slot.wait_removed()
-        if self._current is not current:
+        if self._phase is None:
             return
         try:
             await self._start("invoke")

@@ -215,6 +215,7 @@ async def test_segments_rotate_and_the_oldest_go_first(tmp_path: Path) -> None:
     assert numbers[0] > 10
     on_disk = sum(path.stat().st_size for path in tmp_path.rglob("*.log"))
     assert on_disk == group.stored_bytes
+    assert store._disk.cost_bytes == group.stored_bytes + 16 * 1024
     await store.close()
 
 
@@ -233,6 +234,9 @@ async def test_the_whole_store_is_bounded_and_closed_streams_vanish(tmp_path: Pa
     assert len(names) <= 400_000 // (16 * 1024)
     assert sorted(names)[-1] == "s59"
     assert sorted(names) == [f"s{number:02d}" for number in range(60 - len(names), 60)]
+    counted = sum(path.stat().st_size for path in tmp_path.rglob("*.log")) + len(names) * 16 * 1024
+    assert store._disk.cost_bytes == counted
+    assert sum(group.cost_bytes for group in store._index.groups.values()) == counted
     await store.close()
 
 

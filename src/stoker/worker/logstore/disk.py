@@ -97,10 +97,10 @@ class Disk:
         """The stream, made where it is new, on disk too."""
         stream = group.streams.get(name)
         if stream is None:
-            stream = Stream(name, group.folder / escape(name), self.now_ms())
+            stream = Stream(group, name, group.folder / escape(name), self.now_ms())
             stream.folder.mkdir(exist_ok=True)
             group.streams[name] = stream
-            self.cost_bytes += STREAM_COST_BYTES
+            self._charge(group, STREAM_COST_BYTES)
             self._new_segment(stream)
         return stream
 
@@ -113,7 +113,7 @@ class Disk:
 
     def delete_stream(self, group: Group, name: str) -> None:
         stream = group.streams.pop(name)
-        self.cost_bytes -= stream.size_bytes + STREAM_COST_BYTES
+        self._charge(group, -stream.size_bytes - STREAM_COST_BYTES)
         self._close_files(stream)
         _remove_tree(stream.folder)
 
@@ -159,7 +159,7 @@ class Disk:
             self._close_file(segment.path)
             raise
         segment.size_bytes += len(data)
-        self.cost_bytes += len(data)
+        self._charge(stream.group, len(data))
 
     def _new_segment(self, stream: Stream) -> Segment:
         path = stream.folder / f"{stream.next_number:08d}.log"
@@ -200,25 +200,25 @@ class Disk:
     def _trim(self, group: Group) -> None:
         if self.cost_bytes > self._limits.total_bytes:
             excess_bytes = self.cost_bytes - int(self._limits.total_bytes * TRIM_TO)
-            self._drop_oldest(list(self._index.streams()), excess_bytes)
-        # No group costs more than all do together: the sum over a group's streams is rarely needed.
-        if self.cost_bytes > self._limits.group_bytes and group.cost_bytes > self._limits.group_bytes:
-            streams = [(group, stream) for stream in group.streams.values()]
-            self._drop_oldest(streams, group.cost_bytes - int(self._limits.group_bytes * TRIM_TO))
+            self._drop_oldest(self._index.streams(), excess_bytes)
+        if group.cost_bytes > self._limits.group_bytes:
+            self._drop_oldest(
+                group.streams.values(), group.cost_bytes - int(self._limits.group_bytes * TRIM_TO)
+            )
 
-    def _drop_oldest(self, streams: list[tuple[Group, Stream]], excess_bytes: int) -> None:
+    def _drop_oldest(self, streams: Iterable[Stream], excess_bytes: int) -> None:
         candidates = [
-            (segment.last_ingestion_ms or _modified_ms(segment.path), group, stream, segment)
-            for group, stream in streams
+            (segment.last_ingestion_ms or _modified_ms(segment.path), stream, segment)
+            for stream in streams
             for segment in stream.segments
         ]
-        candidates.sort(key=lambda candidate: (candidate[0], candidate[3].number))
-        for _, group, stream, segment in candidates:
+        candidates.sort(key=lambda candidate: (candidate[0], candidate[2].number))
+        for _, stream, segment in candidates:
             if excess_bytes <= 0:
                 return
-            excess_bytes -= self._drop(group, stream, segment)
+            excess_bytes -= self._drop(stream, segment)
 
-    def _drop(self, group: Group, stream: Stream, segment: Segment) -> int:
+    def _drop(self, stream: Stream, segment: Segment) -> int:
         """Delete a segment, and its stream with the last unless that is open; returns the bytes regained."""
         self._close_file(segment.path)
         with contextlib.suppress(FileNotFoundError):
@@ -226,13 +226,18 @@ class Disk:
         stream.segments.remove(segment)
         if stream.open_segment is segment:
             stream.open_segment = None
+        group = stream.group
         regained_bytes = segment.size_bytes
         if not stream.segments and not self._index.is_open(group.key, stream.name):
             del group.streams[stream.name]
             _remove_tree(stream.folder)
             regained_bytes += STREAM_COST_BYTES
-        self.cost_bytes -= regained_bytes
+        self._charge(group, -regained_bytes)
         return regained_bytes
+
+    def _charge(self, group: Group, size_bytes: int) -> None:
+        group.cost_bytes += size_bytes
+        self.cost_bytes += size_bytes
 
     def expire_if_due(self, every_s: float) -> None:
         """``expire``, but not more often than this."""
@@ -253,7 +258,7 @@ class Disk:
                     for segment in tuple(stream.segments):
                         newest_ms = segment.last_ms or _modified_ms(segment.path)
                         if newest_ms < now_ms - days * _DAY_MS:
-                            self._drop(group, stream, segment)
+                            self._drop(stream, segment)
 
 
 def _modified_ms(path: Path) -> int:

@@ -89,9 +89,10 @@ class Segment:
 class Stream:
     """One stream and its segments, oldest first."""
 
-    __slots__ = ("created_ms", "folder", "name", "next_number", "open_segment", "segments")
+    __slots__ = ("created_ms", "folder", "group", "name", "next_number", "open_segment", "segments")
 
-    def __init__(self, name: str, folder: Path, created_ms: int) -> None:
+    def __init__(self, group: "Group", name: str, folder: Path, created_ms: int) -> None:
+        self.group = group
         self.name = name
         self.folder = folder
         self.created_ms = created_ms
@@ -108,7 +109,7 @@ class Stream:
 class Group:
     """One group."""
 
-    __slots__ = ("account", "folder", "metadata", "region", "streams")
+    __slots__ = ("account", "cost_bytes", "folder", "metadata", "region", "streams")
 
     def __init__(self, account: str, region: str, folder: Path, metadata: GroupMetadata) -> None:
         self.account = account
@@ -116,15 +117,12 @@ class Group:
         self.folder = folder
         self.metadata = metadata
         self.streams: dict[str, Stream] = {}
+        self.cost_bytes = 0
+        """What it counts against the limits: bytes of its segments and ``STREAM_COST_BYTES`` a stream."""
 
     @property
     def key(self) -> "Key":
         return (self.account, self.region, self.metadata.name)
-
-    @property
-    def cost_bytes(self) -> int:
-        """What it counts against the limits."""
-        return sum(stream.size_bytes + STREAM_COST_BYTES for stream in self.streams.values())
 
     @property
     def size_bytes(self) -> int:
@@ -171,10 +169,10 @@ class Index:
         self.groups[key] = group
         return group
 
-    def streams(self) -> Iterator[tuple[Group, Stream]]:
+    def streams(self) -> Iterator[Stream]:
+        """Every stream of every group."""
         for group in self.groups.values():
-            for stream in group.streams.values():
-                yield group, stream
+            yield from group.streams.values()
 
 
 def load(index: Index) -> None:
@@ -190,12 +188,13 @@ def load(index: Index) -> None:
             continue
         group = index.add_group((account, region, metadata.name), metadata)
         for stream_folder in folder.iterdir():
-            stream = _load_stream(stream_folder) if stream_folder.is_dir() else None
+            stream = _load_stream(group, stream_folder) if stream_folder.is_dir() else None
             if stream is not None:
                 group.streams[stream.name] = stream
+                group.cost_bytes += stream.size_bytes + STREAM_COST_BYTES
 
 
-def _load_stream(folder: Path) -> Stream | None:
+def _load_stream(group: Group, folder: Path) -> Stream | None:
     stream: Stream | None = None
     for path in sorted(folder.glob("*.log")):
         if not path.stem.isdecimal():
@@ -205,7 +204,7 @@ def _load_stream(folder: Path) -> Stream | None:
         if header is None:
             continue
         if stream is None:
-            stream = Stream(header[0].stream, folder, header[0].created_ms)
+            stream = Stream(group, header[0].stream, folder, header[0].created_ms)
         stream.segments.append(Segment(int(path.stem), path, path.stat().st_size, known=False))
         # A crash may have torn the last record: what comes next goes into a new segment.
         stream.next_number = int(path.stem) + 1
