@@ -351,6 +351,21 @@ def test_a_slow_driver_counts_against_the_timeout_of_a_repeated_init() -> None:
     play(test, fails, echo)
 
 
+def test_a_slow_removal_counts_against_the_timeout_too() -> None:
+    async def fails(runtime: Runtime) -> None:
+        runtime.exit(1)
+
+    async def test(world: World) -> None:
+        result = await world.invoke(await world.create(timeout_s=2))
+        assert error_of(result)[0] == "Sandbox.Timedout"
+        starts = [line for line in world.log if line.startswith("START")]
+        assert len(starts) == 1
+        await asyncio.sleep(10)
+        assert len(world.driver.sandboxes) == 1
+
+    play(test, fails, destroy_takes_s=5)
+
+
 def test_a_sandbox_that_cannot_be_throttled_is_ended() -> None:
     async def test(world: World) -> None:
         sandbox = await world.create()
