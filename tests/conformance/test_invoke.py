@@ -126,7 +126,7 @@ def test_an_exception(stoker: RunningStoker, probe: str) -> None:
     assert payload["errorMessage"] == "boom"
     assert re.fullmatch(r"[0-9a-f-]{36}", payload["requestId"])
     assert payload["stackTrace"] == [
-        '  File "/var/task/lambda_function.py", line 10, in lambda_handler\n'
+        '  File "/var/task/lambda_function.py", line 11, in lambda_handler\n'
         '    raise ValueError(event["message"])\n'
     ]
 

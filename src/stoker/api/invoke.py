@@ -22,6 +22,8 @@ from stoker.services.invocation import InvokeRequest, InvokeResponse
 
 SYNC_PAYLOAD_MAX_BYTES: Final = 6_291_456
 ASYNC_PAYLOAD_MAX_BYTES: Final = 1_048_576
+EMPTY_EVENT: Final = b"{}"
+"""What a function gets that was invoked without a payload."""
 
 _FUNCTIONS: Final = b"/2015-03-31/functions/"
 _INVOCATIONS: Final = b"/invocations"
@@ -57,13 +59,17 @@ def invoke_async_target(path: bytes) -> bytes | None:
 
 def payload_limit(fields: Fields, *, always_event: bool) -> tuple[int, ServiceError]:
     """How large the payload may be, and the error (413) for one that is larger."""
-    event = always_event or fields.get(b"x-amz-invocation-type") == b"Event"
-    limit_bytes = ASYNC_PAYLOAD_MAX_BYTES if event else SYNC_PAYLOAD_MAX_BYTES
-    return limit_bytes, ServiceError(
-        "RequestTooLargeException",
-        f"Request must be smaller than {limit_bytes} bytes for the InvokeFunction operation",
-        fields={"Type": "User"},
-    )
+    if always_event or fields.get(b"x-amz-invocation-type") == b"Event":
+        size = fields.get(b"content-length")
+        words = f"payload is too large for the Event invocation type (limit {ASYNC_PAYLOAD_MAX_BYTES} bytes)"
+        return ASYNC_PAYLOAD_MAX_BYTES, _too_large(f"{size.decode()} byte {words}" if size else words)
+    words = f"Request must be smaller than {SYNC_PAYLOAD_MAX_BYTES} bytes for the InvokeFunction operation"
+    return SYNC_PAYLOAD_MAX_BYTES, _too_large(words)
+
+
+def _too_large(words: str) -> ServiceError:
+    """AWS's code here is not the RequestTooLargeException of its model."""
+    return ServiceError("RequestEntityTooLargeException", words, fields={"Type": "User"})
 
 
 class InvokeReader:
@@ -82,7 +88,8 @@ class InvokeReader:
         """The typed request of Invoke.
 
         Raises:
-            ServiceError: ValidationException, InvalidRequestContentException, RequestTooLargeException.
+            ServiceError: ValidationException, InvalidRequestContentException,
+                RequestEntityTooLargeException.
         """
         reference = self._reference(segment, _qualifier(query) if query else None)
         kind = fields.get(b"x-amz-invocation-type")
@@ -101,7 +108,7 @@ class InvokeReader:
         trace_id = fields.get(b"x-amzn-trace-id")
         return InvokeRequest(
             reference,
-            payload,
+            payload or EMPTY_EVENT,
             invocation_type or "",
             log_type == b"Tail",
             client_context.decode() if client_context else None,
@@ -115,7 +122,10 @@ class InvokeReader:
         check_payload(payload)
         trace_id = fields.get(b"x-amzn-trace-id")
         return InvokeRequest(
-            reference, payload, "Event", trace_id=trace_id.decode("latin-1") if trace_id else None
+            reference,
+            payload or EMPTY_EVENT,
+            "Event",
+            trace_id=trace_id.decode("latin-1") if trace_id else None,
         )
 
     def _refuse(self, kind: bytes | None, log_type: bytes | None) -> None:

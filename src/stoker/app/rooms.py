@@ -3,7 +3,7 @@
 import os
 import uuid
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 
 import msgspec
 
@@ -33,6 +33,8 @@ from stoker.worker.environment import ServeServiceApi
 from stoker.worker.parts import WorkerSettings
 
 WORKER_ID = "local"
+EVENTS_IN_FLIGHT_MAX = 50
+"""Asynchronous invocations at one time; never more than half of the account's concurrency."""
 
 
 class Rooms(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +72,16 @@ def wire_rooms(
         queue=cellar.queue,
         authoriser=AccountAuthoriser(),
         clock=clock,
-        random=SystemRandom(),
+        random=Random(SystemRandom().getrandbits(128)),
         admission=Admission(settings.account_concurrency),
     )
     poller = EventPoller(
-        cellar.queue, frontend, clock, SystemRandom(), policy=RetryPolicy(scale=settings.retry_scale)
+        cellar.queue,
+        frontend,
+        clock,
+        Random(SystemRandom().getrandbits(128)),
+        policy=RetryPolicy(scale=settings.retry_scale),
+        concurrency_max=min(EVENTS_IN_FLIGHT_MAX, max(1, settings.account_concurrency // 2)),
     )
     frontend.on_event_accepted(poller.wake)
     objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))

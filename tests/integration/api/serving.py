@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 
 from stoker.api.dispatch import Api
+from stoker.api.errors import http_error_body
 from stoker.core.clock import SystemClock
 from stoker.http.messages import Handler
 from stoker.http.server import HttpServer, ServerLimits
@@ -86,7 +87,7 @@ def running_api(
         handlers=handlers or {},
         unsigned=unsigned or {},
     )
-    server = HttpServer(api, ServerLimits())
+    server = HttpServer(api, ServerLimits(), error_body=http_error_body)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     asyncio.run_coroutine_threadsafe(server.start_tcp("127.0.0.1", 0), loop).result(5)

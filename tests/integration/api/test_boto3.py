@@ -293,7 +293,7 @@ def test_invocation_types_and_function_errors(api: RunningApi) -> None:
     assert client.invoke(FunctionName="failing", Payload=b"1")["FunctionError"] == "Unhandled"
     client.invoke(FunctionName="f", Qualifier="7")
     assert api.frontend.asked[-1][1].function == FunctionReference("f", "7")
-    assert api.frontend.asked[-1][1].payload == b""
+    assert api.frontend.asked[-1][1].payload == b"{}"
     assert client.invoke_async(FunctionName="f", InvokeArgs=io.BytesIO(b"{}"))["Status"] == 202
     assert api.frontend.asked[-1][1].invocation_type == "Event"
 
@@ -323,16 +323,30 @@ def test_invoke_refusals(api: RunningApi) -> None:
     assert failure(client.invoke, FunctionName="f", TenantId="t")[0] == "NotImplementedException"
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("RequestResponse", 6_291_456), ("Event", 1_048_576)])
-def test_payload_limits(api: RunningApi, kind: str, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "limit", "words"),
+    [
+        (
+            "RequestResponse",
+            6_291_456,
+            "Request must be smaller than 6291456 bytes for the InvokeFunction operation",
+        ),
+        (
+            "Event",
+            1_048_576,
+            "1048577 byte payload is too large for the Event invocation type (limit 1048576 bytes)",
+        ),
+    ],
+)
+def test_payload_limits(api: RunningApi, kind: str, limit: int, words: str) -> None:
     client = api.client()
     client.invoke(FunctionName="f", InvocationType=kind, Payload=b'"' + b"x" * (limit - 2) + b'"')
     assert len(api.frontend.asked[-1][1].payload) == limit
     assert failure(
         client.invoke, FunctionName="f", InvocationType=kind, Payload=b'"' + b"x" * (limit - 1) + b'"'
     )[:3] == (
-        "RequestTooLargeException",
-        f"Request must be smaller than {limit} bytes for the InvokeFunction operation",
+        "RequestEntityTooLargeException",
+        words,
         413,
     )
 
