@@ -104,3 +104,12 @@ def _render_json(error: ServiceError, service: Service, request_id: str) -> Erro
 
 def _header_text(value: str) -> bytes:
     return value.encode("ascii", "replace").replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def http_error_body(status: int, reason: str) -> tuple[Headers, bytes]:
+    """What the HTTP server answers by itself (malformed, too large, too slow), in the form of this API."""
+    code = "RequestEntityTooLargeException" if status == 413 else "ServiceException"
+    if 400 <= status < 500 and status != 413:
+        code = "InvalidRequestException"
+    headers: Headers = [(b"content-type", JSON), (b"x-amzn-errortype", code.encode())]
+    return headers, _encode({"message": reason})

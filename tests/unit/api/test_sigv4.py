@@ -183,6 +183,22 @@ def test_incomplete(header: bytes, message: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", [b"authorization", b"host", b"x-amz-date"])
+def test_doubled_headers(name: bytes) -> None:
+    request = sign(NOW_S)
+    request.headers.append((name, request.header(name) or b""))
+    assert refusal(request) == (
+        "IncompleteSignatureException",
+        f"Headers must not be sent more than once: {name.decode()}",
+    )
+
+
+def test_both_forms_at_once() -> None:
+    request = sign(NOW_S, method="GET", path="/", body=b"", presign_s=60)
+    request.headers.append((b"authorization", sign(NOW_S).header(b"authorization") or b""))
+    assert "Only one auth mechanism allowed" in refusal(request)[1]
+
+
 def test_parameters_in_another_order() -> None:
     request = sign(NOW_S)
     algorithm, _, rest = (request.header(b"authorization") or b"").partition(b" ")
