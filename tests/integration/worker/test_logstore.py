@@ -1,7 +1,10 @@
 """The log store in files: what goes in comes out, within its bounds, over restarts and torn writes."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -364,3 +367,56 @@ async def test_reading_near_the_end_of_a_long_segment_skips_the_rest(store: File
     assert (stream.segments[0].offset_before(4990) or 0) > 4_000_000
     page = await read(store, start_ms=4990)
     assert [event.timestamp_ms for event in page.events] == list(range(4990, 5000))
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from stoker.core.clock import SystemClock
+from stoker.worker.logstore import FileLogStore, LogStoreLimits
+
+async def main():
+    limits = LogStoreLimits(segment_bytes=50_000)
+    store = await FileLogStore.open(Path(sys.argv[1]), SystemClock(), limits)
+    writer = store.writer("000000000000", "us-east-1", "/aws/lambda/echo", "s")
+    at = 0
+    while True:
+        for _ in range(200):
+            at += 1
+            writer.append(at, f"{at} " + "x" * (at % 97))
+        await store.flush()
+        print(at, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_kill_9_loses_nothing_that_was_flushed(tmp_path: Path) -> None:
+    for pause_s in (0.05, 0.11):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(pause_s)
+        process.kill()
+        flushed = [int(line) for line in process.stdout.read().split()]
+        process.wait()
+        store = await FileLogStore.open(tmp_path, ManualClock())
+        seen, token = list[str](), None
+        while True:
+            page = await read(store, token=token)
+            if not page.events:
+                break
+            seen += texts(page)
+            token = page.forward_token
+        numbers = [int(text.split()[0]) for text in seen]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert all(
+            len(text.split()[1]) == number % 97
+            for number, text in zip(numbers, seen, strict=True)
+            if number % 97
+        )
+        assert len(numbers) >= max(flushed, default=0)
+        assert await store.delete_group(*OWNER, GROUP)
+        await store.close()
