@@ -114,7 +114,7 @@ def _worker(
     return WorkerAgent(
         WorkerSettings(
             worker_id=WORKER_ID,
-            memory_total_mb=memory_budget_mb(settings.memory_budget_mb),
+            memory_total_mb=int(memory_budget_mb(settings.memory_budget_mb) * settings.memory_overcommit),
             sandboxes_max=settings.sandboxes_max,
             cpu_policy=settings.cpu_policy,
             egress=settings.egress,

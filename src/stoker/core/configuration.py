@@ -39,6 +39,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     memory_budget_mb: Annotated[
         int, _number("memory that sandboxes may reserve together; 0: the host's, less an eighth", ge=0)
     ] = 0
+    memory_overcommit: Annotated[
+        float,
+        msgspec.Meta(description="how many times that budget functions may be promised; few use all", ge=1.0),
+    ] = 4.0
     sandboxes_max: Annotated[int, _number("sandboxes at one time", ge=1)] = 1000
     account_concurrency: Annotated[int, _number("invocations at one time in an account and region", ge=1)] = (
         1000

@@ -140,7 +140,7 @@ class Pool:
         identity = _identity(reference)
         if identity in self._sandboxes:
             raise IllegalTransition(f"sandbox {reference.sandbox_id} is in the pool already")
-        self.abandon(ticket)
+        self._end(ticket)
         # No invocation may outlive the lease, so the last one starts a full time-out before its end.
         drain_at_s = now_s + self._limits.lease_s - function.timeout_s
         sandbox = Sandbox(reference, function, drain_at_s)
@@ -152,7 +152,11 @@ class Pool:
         return Reservation(reference, True)
 
     def abandon(self, ticket: Ticket) -> None:
-        """The sandbox could not be made."""
+        """The sandbox was not made: it does not count against the scaling rate."""
+        self._end(ticket)
+        self._scaling.give_back(ticket.key)
+
+    def _end(self, ticket: Ticket) -> None:
         if self._tickets.pop(id(ticket), None) is None:
             raise IllegalTransition("the ticket was used before")
 

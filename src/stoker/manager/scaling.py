@@ -34,6 +34,12 @@ class ScalingRate:
         bucket.tokens -= 1.0
         return True
 
+    def give_back(self, key: FunctionKey) -> None:
+        """An environment that was counted was not made after all."""
+        bucket = self._buckets.get(key)
+        if bucket is not None:
+            bucket.tokens = min(self._burst, bucket.tokens + 1.0)
+
     def prune(self, now_s: float) -> None:
         """Forget the buckets that are full again."""
         for key, bucket in list(self._buckets.items()):

@@ -42,3 +42,12 @@ def test_full_buckets_are_forgotten() -> None:
     rate.prune(0.02)
     assert len(rate) == 0
     assert taken(rate, 0.02) == 1000
+
+
+def test_what_was_not_made_does_not_count() -> None:
+    rate = ScalingRate()
+    assert taken(rate, 0.0) == 1000
+    rate.give_back(ONE)
+    assert taken(rate, 0.0) == 1
+    rate.give_back(OTHER)
+    assert taken(rate, 0.0, OTHER) == 1000
