@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stoker.sandbox.container import ContainerDriver
+from stoker.sandbox.container_connection import JailUnavailable
 from stoker.sandbox.container_sandbox import ContainerSandbox
 from stoker.sandbox.driver import Exit, Launch, MountPoint, SandboxLimits, SandboxSpec
 
@@ -72,14 +73,15 @@ class RunningJail:
     async def driver(self) -> ContainerDriver:
         """A driver that said hello."""
         driver = ContainerDriver(self.socket_path)
-        for _ in range(200):
-            if self.socket_path.exists():
-                break
+        for _ in range(500):
             assert self.process
             assert self.process.poll() is None, self.log()
-            await asyncio.sleep(0.02)
-        await asyncio.wait_for(driver.start(), 20)
-        return driver
+            try:
+                await asyncio.wait_for(driver.start(), 20)
+                return driver
+            except JailUnavailable:
+                await asyncio.sleep(0.02)
+        raise AssertionError(self.log())
 
 
 class Outcome(NamedTuple):
@@ -202,6 +204,7 @@ def _processes_in(name: str) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if name in (process / "cgroup").read_text():
+            zombie = (process / "stat").read_text().rpartition(") ")[2].startswith("Z")
+            if not zombie and name in (process / "cgroup").read_text():
                 found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
     return found
