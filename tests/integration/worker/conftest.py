@@ -13,6 +13,12 @@ import pytest
 
 NATIVE = Path(os.environ.get("STOKER_NATIVE_DIR") or Path(__file__).parents[3] / "native" / "bin")
 STARTS_WITHIN_S = 20.0
+ID_BASE = 0x6F000000
+"""User ids far from those of a real service; each test process has its own."""
+
+
+def _test_process() -> int:
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0) % 8
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +35,7 @@ def jail_socket() -> Iterator[Path]:
         str(NATIVE / "stoker-jail"),
         *("--state-dir", str(folder / "state"), "--init", str(NATIVE / "stoker-init")),
         *("--peer-uid", "0", "--socket", str(path), "--no-egress", "--tmp-capacity-mb", "2048"),
-        *("--id-base", "1862270976"),
+        *("--id-base", str(ID_BASE + _test_process() * 0x100000)),
     ]
     (folder / "state").mkdir()
     with (folder / "log").open("wb") as log:
