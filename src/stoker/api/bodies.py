@@ -30,6 +30,7 @@ class SpooledBody(msgspec.Struct, eq=False):
     sha256: bytes
 
     def view(self) -> bytes | memoryview:
+        """The content without a copy."""
         return self.content if isinstance(self.content, bytes) else memoryview(self.content)
 
 
@@ -45,6 +46,7 @@ class _Sink:
         self.size_bytes = 0
 
     def add(self, piece: bytes) -> None:
+        """Take the next piece."""
         self._digest.update(piece)
         self.size_bytes += len(piece)
         if self._file is None:
@@ -53,6 +55,7 @@ class _Sink:
             self._file.write(piece)
 
     def finish(self) -> SpooledBody:
+        """All pieces as one body."""
         sha256 = self._digest.hexdigest().encode()
         if self._file is None or not self.size_bytes:
             return SpooledBody(b"".join(self._pieces), sha256)

@@ -1,6 +1,6 @@
 """The JSON 1.1 protocol of CloudWatch Logs: X-Amz-Target names the operation, everything else is body."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -9,7 +9,7 @@ from stoker.api.model import Operation, Service
 from stoker.api.parse import build_record, read_json
 from stoker.services.context import OperationHandler
 
-VIOLATION_CODE = "InvalidParameterException"
+VIOLATION_CODE: Final = "InvalidParameterException"
 """What CloudWatch Logs calls what others call ValidationException."""
 
 

@@ -44,6 +44,7 @@ class Output(msgspec.Struct, frozen=True):
 
     @property
     def is_plain(self) -> bool:
+        """The record as JSON is the whole answer."""
         return not (self.status or self.headers or self.payload)
 
 
