@@ -17,8 +17,11 @@ LOG_EVENT_BYTES_MAX: Final = 256 * 1024
 FREEZE_AFTER_S: Final = 0.1
 """An idle sandbox is frozen after this long at the latest."""
 
-LOG_BYTES_PER_S: Final = 8 * 1024 * 1024
+LOG_BYTES_PER_S: Final = 4 * 1024 * 1024
 """How fast one sandbox's output is read; beyond it the function waits on its own pipe ..."""
 
 LOG_BURST_BYTES: Final = 4 * 1024 * 1024
 """... after this much at once."""
+
+LOG_EVENT_COST_BYTES: Final = 128
+"""Charged for an event beside its bytes, in rates and in queues: a line costs more than its text."""

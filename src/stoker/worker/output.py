@@ -11,11 +11,16 @@ import termios
 from typing import Protocol
 
 from stoker.core.clock import Clock
-from stoker.core.limits import LOG_BURST_BYTES, LOG_BYTES_PER_S, LOG_EVENT_BYTES_MAX
+from stoker.core.limits import (
+    LOG_BURST_BYTES,
+    LOG_BYTES_PER_S,
+    LOG_EVENT_BYTES_MAX,
+    LOG_EVENT_COST_BYTES,
+)
 from stoker.runtimeapi import TelemetryParser
 
-READ_BYTES = 64 * 1024
-"""One read; also what a pipe holds by default."""
+READ_BYTES = 8 * 1024
+"""One read: little enough that a flood of short lines does not hold the event loop for long."""
 
 RESUME_AFTER_S = 0.05
 """How long a pipe over its rate, or before a congested log store, is left alone."""
@@ -116,6 +121,7 @@ class Output:
     def _emit(self, messages: list[tuple[int | None, bytes]]) -> None:
         if not messages:
             return
+        self._allowance -= len(messages) * LOG_EVENT_COST_BYTES
         now_ms = int(self._clock.now_s() * 1000)
         write = self._sink.write
         for claimed_ms, message in messages:

@@ -287,7 +287,7 @@ async def test_too_much_at_once_is_dropped_and_said(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(store._disk, "append", slow)
     writer = store.writer(*OWNER, GROUP, "a")
     for at in range(100):
-        writer.append(at, "x" * 436)
+        writer.append(at, "x" * 372)
     assert writer.congested
     assert store.dropped_events == 80
     gate.set()
@@ -298,7 +298,7 @@ async def test_too_much_at_once_is_dropped_and_said(tmp_path: Path, monkeypatch:
     seen = texts(await read(store))
     assert len(seen) == 22
     assert seen[-2] == (
-        "STOKER 80 log events (34880 bytes) were dropped here: they came faster than they could be stored\n"
+        "STOKER 80 log events (29760 bytes) were dropped here: they came faster than they could be stored\n"
     )
     assert seen[-1] == "after"
     await store.close()

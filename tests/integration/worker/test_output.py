@@ -123,12 +123,12 @@ async def test_a_congested_store_stops_the_reading_and_is_followed_again(pipes: 
 
 
 async def test_a_flood_is_held_to_its_rate(pipes: Pipes) -> None:
-    # The clock stands still: nothing of the allowance comes back.
+    # The clock stands still: nothing of the allowance comes back. A line costs more than its thousand bytes.
     output = pipes.start()
     output._allowance = 200_000.0
     await flood(pipes, 0.3)
     read_bytes = sum(len(message) for message in pipes.sink.messages)
-    assert 200_000 <= read_bytes <= 200_000 + 2 * 65_536
+    assert 165_000 <= read_bytes <= 200_000 + 65_536
     output.close()
     assert LOG_BURST_BYTES > 65_536
 

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from stoker.core.limits import LOG_EVENT_COST_BYTES
 from stoker.worker.logstore.disk import Disk, Event
 from stoker.worker.logstore.index import Key
 
@@ -14,9 +15,6 @@ BATCH_S = 0.2
 
 SWEEP_S = 60.0
 """How often retention is looked at."""
-
-EVENT_COST_BYTES = 64
-"""Charged for a waiting event beside its text."""
 
 Flushed = concurrent.futures.Future[None]
 
@@ -56,7 +54,7 @@ class WriterThread:
         return self._appended_bytes - self._taken_bytes
 
     def append(self, pending: Pending, timestamp_ms: int, message: str) -> None:
-        self._appended_bytes += len(message) + EVENT_COST_BYTES
+        self._appended_bytes += len(message) + LOG_EVENT_COST_BYTES
         pending.events.append((timestamp_ms, message))
         # The thread clears the mark before it looks: whatever comes after is marked, and looked for, again.
         if not pending.is_queued:
@@ -127,5 +125,5 @@ class WriterThread:
         events = pending.events
         for _ in range(len(events)):
             event = events.popleft()
-            self._taken_bytes += len(event[1]) + EVENT_COST_BYTES
+            self._taken_bytes += len(event[1]) + LOG_EVENT_COST_BYTES
             yield event
