@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from stoker.api.dispatch import Api
+from stoker.api.errors import http_error_body
 from stoker.app.admin_server import AdminServer
 from stoker.app.cellar import MEGABYTE, Cellar, open_cellar
 from stoker.app.configuration import ConfigurationError, listen_address
@@ -106,13 +107,13 @@ class Service:
         admin = AdminServer(_AdminService(self, cellar, rooms), frozenset({0, os.getuid()}))
         await admin.start(_made(Path(self._settings.data) / "run") / "admin.sock")
         stack.push_async_callback(admin.close)
-        server = HttpServer(api)
+        server = HttpServer(api, error_body=http_error_body)
         await server.start_tcp(host, port, _tls(self._settings))
         stack.push_async_callback(server.close, DRAIN_S)
 
     async def _serve_service_api(self, listening: socket) -> Callable[[], None]:
         assert self._api is not None
-        server = HttpServer(self._api, SERVICE_API_LIMITS)
+        server = HttpServer(self._api, SERVICE_API_LIMITS, error_body=http_error_body)
         await server.start_socket(listening)
         return lambda: self._spawn(server.close(0.0))
 

@@ -9,7 +9,7 @@ from stoker.services.context import RequestContext
 
 
 class InvokeRequest(msgspec.Struct, frozen=True):
-    """What a caller asks: one event for one function. ``payload`` is known to be JSON or empty."""
+    """What a caller asks: one event for one function. ``payload`` is known to be JSON."""
 
     function: FunctionReference
     payload: bytes
