@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stoker.core.errors import SandboxCreateError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
-from stoker.sandbox.container_protocol import Answer, Feature, Handle, Operation
+from stoker.sandbox.container_protocol import Answer, Handle, Operation
 from stoker.sandbox.container_sandbox import ContainerSandbox
 from stoker.sandbox.driver import DriverInfo, MountPoint, SandboxSpec
 
@@ -34,7 +34,7 @@ class ContainerDriver:
         self._reconnecting: asyncio.Task[None] | None = None
         self._sandboxes: set[ContainerSandbox] = set()
         self._closed = False
-        self._features = Feature(0)
+        self._degraded: tuple[str, ...] = ()
         self.dns_sockets: tuple[socket.socket, socket.socket] | None = None
         """UDP and listening TCP socket where a resolver for sandboxes is to be served, if one is needed."""
 
@@ -44,14 +44,15 @@ class ContainerDriver:
         return self._connection is not None
 
     async def start(self) -> DriverInfo:
-        """Connect, and say what this host can enforce.
+        """Connect, and say what this host can enforce. A second call says it again.
 
         Raises:
             JailUnavailable: no jail listens, or it does not serve this user.
         """
-        _allow_many_descriptors()
-        answer = await self._hello()
-        return DriverInfo("container", answer.degraded)
+        if self._connection is None:
+            _allow_many_descriptors()
+            await self._hello()
+        return DriverInfo("container", self._degraded)
 
     async def create(self, spec: SandboxSpec) -> ContainerSandbox:
         """Make an empty sandbox with its mounts.
@@ -76,7 +77,7 @@ class ContainerDriver:
             self._connection.close()
         self._close_dns()
 
-    async def _hello(self) -> Answer:
+    async def _hello(self) -> None:
         connection = JailConnection.open(self._path, self._on_lost)
         try:
             answer = await connection.request(Operation.HELLO)
@@ -84,10 +85,9 @@ class ContainerDriver:
             connection.close()
             raise
         self._connection = connection
-        self._features = answer.features
+        self._degraded = answer.degraded
         self._take_dns(answer)
         self._connected.set()
-        return answer
 
     def _take_dns(self, answer: Answer) -> None:
         self._close_dns()

@@ -40,19 +40,24 @@ def missing() -> str:
 class RunningJail:
     """One jail with its own state folder; ``stop`` proves that it ends cleanly."""
 
-    def __init__(self, *arguments: str, program: Path = JAIL) -> None:
+    def __init__(self, *arguments: str, program: Path = JAIL, peer_uid: int | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="stoker-jail-"))
         self.folder.chmod(0o755)
         self.socket_path = self.folder / "jail.sock"
         self._arguments = arguments or ("--no-egress",)
         self._program = program
+        self._peer_uid = os.getuid() if peer_uid is None else peer_uid
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def command(self) -> list[Path | str]:
+        """How the jail is started; its state folder is there afterwards."""
         state = self.folder / "state"
         state.mkdir(mode=0o700, exist_ok=True)
-        command = [self._program, "--state-dir", state, "--init", INIT, "--peer-uid", str(os.getuid())]
-        command += ["--socket", self.socket_path, "--tmp-capacity-mb", "4096", *self._arguments]
+        command = [self._program, "--state-dir", state, "--init", INIT, "--peer-uid", str(self._peer_uid)]
+        return [*command, "--socket", self.socket_path, "--tmp-capacity-mb", "4096", *self._arguments]
+
+    def start(self) -> None:
+        command = self.command()
         with (self.folder / "jail.log").open("ab") as log:
             self.process = subprocess.Popen([str(part) for part in command], stderr=log)
 
