@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from stoker.core.errors import SandboxDied
 from stoker.runtimes.catalog import RuntimePlan
 from stoker.sandbox.driver import Exit
 from stoker.services.credentials import Credential
@@ -575,6 +576,61 @@ def test_a_connection_for_each_request_is_no_death() -> None:
         assert world.lost == []
 
     play(test, curl)
+
+
+def test_whoever_takes_over_from_a_caller_that_left_learns_the_end() -> None:
+    async def slow(runtime: Runtime) -> None:
+        body = await runtime.next()
+        await asyncio.sleep(2)
+        await runtime.respond(body)
+        await runtime.next()
+
+    async def test(world: World) -> None:
+        sandbox = await world.create()
+        with pytest.raises(StaleReference):
+            await world.agent.outcome(sandbox)
+        call = asyncio.create_task(world.invoke(sandbox))
+        await asyncio.sleep(1)
+        call.cancel()
+        await asyncio.sleep(0)
+        result = await world.agent.outcome(sandbox)
+        assert (result.payload, result.healthy) == (b"1", True)
+        with pytest.raises(StaleReference):
+            await world.agent.outcome(sandbox)
+
+    play(test, slow)
+
+
+def test_a_sandbox_that_died_unseen_is_found_when_it_is_to_be_frozen() -> None:
+    async def test(world: World) -> None:
+        sandbox = await world.create()
+        await world.invoke(sandbox)
+
+        def freeze() -> None:
+            raise SandboxDied("gone")
+
+        world.driver.sandboxes[0].freeze = freeze
+        await asyncio.sleep(0.2)
+        assert world.lost == [sandbox]
+
+    play(test, echo)
+
+
+def test_a_sandbox_that_cannot_be_thawed_runs_nothing() -> None:
+    async def test(world: World) -> None:
+        sandbox = await world.create()
+        await world.invoke(sandbox)
+        await asyncio.sleep(0.2)
+
+        def thaw() -> None:
+            raise SandboxDied("gone")
+
+        world.driver.sandboxes[0].thaw = thaw
+        with pytest.raises(StaleReference):
+            await world.invoke(sandbox, 2)
+        assert "START RequestId: id-2 Version: $LATEST" not in world.log
+
+    play(test, echo)
 
 
 # --- the end
