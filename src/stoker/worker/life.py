@@ -88,7 +88,7 @@ class Life:
         self._journal.init_start()
         self._states.move(SandboxState.INITIALISING)
         self._phase = "init"
-        self._phase_started_s = self._loop.time()
+        self._phase_started_s = self._parts.clock.monotonic_s()
         await self._start("init")
 
     async def _start(self, phase: str) -> None:
@@ -102,7 +102,7 @@ class Life:
             await environment.destroy()
             return
         if phase == "init":
-            self._phase_started_s = self._loop.time()
+            self._phase_started_s = self._parts.clock.monotonic_s()
             self._timer = self._loop.call_later(INIT_TIMEOUT_S, self._init_too_long)
         await self._slot.launch(environment, plan)
 
@@ -198,7 +198,7 @@ class Life:
         return current.future
 
     def _start_clock(self, current: Current) -> None:
-        current.started_s = self._loop.time()
+        current.started_s = self._parts.clock.monotonic_s()
         self._timer = self._loop.call_later(self.function.timeout_s, self._too_long)
 
     def _hand_over(self, current: Current) -> None:
@@ -209,7 +209,7 @@ class Life:
             self._start_clock(current)
             left_s: float = self.function.timeout_s
         else:
-            left_s = self.function.timeout_s - (self._loop.time() - current.started_s)
+            left_s = self.function.timeout_s - (self._parts.clock.monotonic_s() - current.started_s)
         event = RuntimeInvocation(
             request_id=invocation.request_id,
             deadline_ms=int((now_s + left_s) * 1000),
@@ -317,7 +317,7 @@ class Life:
                 self._slot.environment.freeze()
             except SandboxDied:
                 self._lose()
-        elif self._loop.time() < self._next_due_s:
+        elif self._parts.clock.monotonic_s() < self._next_due_s:
             self._parts.freezer.watch(self)
         else:
             self._lose()
@@ -369,7 +369,7 @@ class Life:
             self._timer = None
 
     def _milliseconds_since(self, start_s: float) -> float:
-        return (self._loop.time() - start_s) * 1000.0
+        return (self._parts.clock.monotonic_s() - start_s) * 1000.0
 
     def status(self) -> SandboxStatus:
         """For people."""

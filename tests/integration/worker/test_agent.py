@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from stoker.core.clock import SystemClock
 from stoker.runtimes.catalog import RuntimeCatalog
@@ -496,3 +497,18 @@ async def test_the_environment_inside(bench: Bench) -> None:
     assert inside["AWS_SESSION_TOKEN"] == "token"
     assert inside["AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"] == "http://127.0.0.1:9797"
     assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", inside["AWS_LAMBDA_LOG_STREAM_NAME"])
+
+
+def test_durations_have_fractions_of_a_millisecond(tmp_path: Path) -> None:
+    """The event loop's own clock counts whole milliseconds under uvloop."""
+
+    async def measure() -> list[float]:
+        bench = Bench(tmp_path)
+        sandbox = await bench.agent.create(bench.function("def handler(event, context): return 1"))
+        results = [await bench.invoke(sandbox, None, number) for number in range(1, 21)]
+        await bench.agent.close(0)
+        return [result.duration_ms for result in results]
+
+    durations = uvloop.run(measure())
+    assert sum(duration == round(duration) for duration in durations) < 3
+    assert all(0 < duration < 100 for duration in durations)
