@@ -331,6 +331,7 @@ _Noreturn void child_run(const struct child_plan *plan)
     static char *const argv[] = {(char *)"init", NULL};
     static char *const environment[] = {NULL};
     struct passed_note note = {0};
+    close(plan->jail_notes);
     run(FURNISH, COUNT(FURNISH), plan, plan->notes);
     if (passing_send(plan->notes, &note, listeners, CHILD_LISTENERS) < 0)
         _exit(126);

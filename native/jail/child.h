@@ -11,6 +11,7 @@
 
 struct child_plan {
     int notes;   /* to and from the jail */
+    int jail_notes; /* its end: closed first, or the jail's death would go unnoticed */
     int control; /* the init's end */
     int output;  /* write end */
     int telemetry;

@@ -149,6 +149,7 @@ static int open_channels(struct making *making)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
     making->notes = pair[0];
+    making->plan.jail_notes = pair[0];
     making->plan.notes = pair[1];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;

@@ -100,8 +100,10 @@ class ContainerDriver:
             served.close()
         self.dns_sockets = None
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, connection: JailConnection) -> None:
         """The jail died: its sandboxes run on without anyone to unmake them, so they end now."""
+        if connection is not self._connection:
+            return  # it never got to its hello, and whoever tries that tries again
         self._connection = None
         self._connected.clear()
         for sandbox in tuple(self._sandboxes):

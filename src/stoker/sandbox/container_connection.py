@@ -34,7 +34,7 @@ class JailUnavailable(SandboxError):
 class JailConnection:
     """One connection. It ends once, by ``close`` or by the jail's going; every open request fails then."""
 
-    def __init__(self, connected: socket.socket, on_lost: Callable[[], None]) -> None:
+    def __init__(self, connected: socket.socket, on_lost: Callable[["JailConnection"], None]) -> None:
         self._socket = connected
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class JailConnection:
         self._loop.add_reader(connected.fileno(), self._receive)
 
     @classmethod
-    def open(cls, path: Path, on_lost: Callable[[], None]) -> "JailConnection":
+    def open(cls, path: Path, on_lost: Callable[["JailConnection"], None]) -> "JailConnection":
         """Connect to the jail.
 
         Raises:
@@ -161,7 +161,7 @@ class JailConnection:
     def _lose(self) -> None:
         if not self._closed:
             self.close()
-            self._on_lost()
+            self._on_lost(self)
 
 
 def _close_all(fds: list[int]) -> None:
