@@ -25,6 +25,7 @@ class Sources(msgspec.Struct, frozen=True):
     pool: Callable[[], PoolStatistics]
     frontend: Callable[[], FrontendStatistics]
     events: Callable[[], EventStatistics]
+    logs: Callable[[], Mapping[str, int]]
 
 
 class Metrics:
@@ -50,6 +51,8 @@ class _Rooms(Collector):
         yield from _flat("stoker_admission", "Admission", frontend.admission, gauges=frozenset({"in_flight"}))
         yield from _flat("stoker_events", "Events", self._sources.events(), gauges=frozenset({"in_flight"}))
         yield from _worker(self._sources.worker())
+        for name, value in self._sources.logs().items():
+            yield CounterMetricFamily(f"stoker_logs_{name}", f"Function logs: {name}", value=float(value))
 
 
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})

@@ -83,6 +83,7 @@ class Service:
                 pool=rooms.manager.statistics,
                 frontend=rooms.frontend.statistics,
                 events=rooms.poller.statistics,
+                logs=logs.losses,
             )
         )
         downloads = Downloads(rooms.control.code_download)

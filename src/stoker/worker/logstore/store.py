@@ -105,6 +105,14 @@ class FileLogStore:
         """Batches that the disk refused; their events are lost."""
         return self._thread.failed_batches
 
+    def losses(self) -> dict[str, int]:
+        """What never reached the disk, by name, for /metrics."""
+        return {
+            "dropped_events": self.dropped_events,
+            "dropped_bytes": self.dropped_bytes,
+            "failed_batches": self.failed_batches,
+        }
+
     def writer(self, account: str, region: str, group: str, stream: str) -> StreamWriter:
         """Open a stream; group and stream come to be with the first event."""
         key = (account, region, group)
