@@ -130,10 +130,10 @@ static int open_v2(struct hierarchy *hierarchy, const struct cgroup_location *lo
     return make_base(hierarchy, location->own);
 }
 
-static void open_all(const struct cgroup_location *found, int count)
+static void open_all(const struct cgroup_location *found, int count, int only_v1)
 {
     uint32_t missing = CONTROLLERS_LIMITING;
-    for (int pass = 0; pass < 2; pass++) { /* v1 first: what it has, v2 cannot have */
+    for (int pass = 0; pass < (only_v1 ? 1 : 2); pass++) { /* v1 first: what it has, v2 cannot have */
         for (int i = 0; i < count; i++) {
             struct hierarchy *hierarchy = &hierarchies[hierarchy_count];
             if (found[i].v2 != pass)
@@ -250,12 +250,12 @@ static void drop_unneeded(uint32_t features)
     }
 }
 
-int cgroup_open(const char *instance, uint32_t *features, uint32_t *degraded)
+int cgroup_open(const char *instance, int only_v1, uint32_t *features, uint32_t *degraded)
 {
     static struct cgroup_location found[HIERARCHIES_MAX];
     snprintf(folder, sizeof folder, "stoker.%s", instance);
     int count = cgroup_find(found);
-    open_all(found, count < 0 ? 0 : count);
+    open_all(found, count < 0 ? 0 : count, only_v1);
     int error = remove_leftovers();
     if (error)
         return error;

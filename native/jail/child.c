@@ -43,8 +43,7 @@
 
 static const char *const MASKED_FILES[] = {"/proc/kcore",         "/proc/keys",          "/proc/key-users",
                                            "/proc/timer_list",    "/proc/sched_debug",   "/proc/sysrq-trigger",
-                                           "/proc/latency_stats", "/proc/kpagecount",    "/proc/kpageflags",
-                                           "/proc/kpagecgroup",   "/proc/kallsyms",      "/proc/modules"};
+                                           "/proc/latency_stats", "/proc/kallsyms",      "/proc/modules"};
 static const char *const MASKED_FOLDERS[] = {"/proc/acpi", "/proc/scsi", "/proc/asound"};
 static const char *const READ_ONLY[] = {"/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"};
 
@@ -157,8 +156,7 @@ static int set_host_name(const struct child_plan *plan)
 
 static int leave_session(const struct child_plan *plan)
 {
-    (void)plan;
-    return result(setsid());
+    return plan->leave_session ? result(setsid()) : 0;
 }
 
 static int arrange_descriptors(const struct child_plan *plan)

@@ -26,7 +26,8 @@ static const struct option LONG[] = {
     {"id-base", required_argument, NULL, 'b'},     {"tmp-capacity-mb", required_argument, NULL, 't'},
     {"no-egress", no_argument, NULL, 'n'},
     {"egress-range", required_argument, NULL, 'r'}, {"egress-allow", required_argument, NULL, 'a'},
-    {"egress-deny", required_argument, NULL, 'd'}, {0},
+    {"egress-deny", required_argument, NULL, 'd'},
+    {"no-cgroup-v2", no_argument, NULL, '1'},      {0},
 };
 
 static _Noreturn void refuse(const char *why, const char *what)
@@ -72,6 +73,9 @@ static void take(int option, const char *text, struct options *options)
         return;
     case 't':
         options->tmp_capacity_bytes = (uint64_t)number("--tmp-capacity-mb", text, 1ul << 30) << 20;
+        return;
+    case '1':
+        options->only_v1 = 1;
         return;
     case 'n':
         options->egress.enabled = 0;

@@ -41,7 +41,7 @@ struct sandbox {
 
 static struct sandbox sandboxes[SANDBOXES_MAX];
 static struct sandbox_host host;
-static uint32_t last_slot = SANDBOXES_MAX - 1, living;
+static uint32_t last_slot = SANDBOXES_MAX - 1, living, dying;
 static uint64_t generation;
 static sandbox_done on_done;
 static sandbox_watch on_watch;
@@ -119,6 +119,7 @@ static int take_slot(struct making *making)
         making->sandbox = sandbox;
         making->plan.identity = identity_of(last_slot);
         making->plan.init = host.init;
+        making->plan.leave_session = host.terminal;
         making->plan.open_files_max = making->message->request.limits.open_files_max;
         living++;
         return 0;
@@ -398,6 +399,7 @@ static int remove_remains(struct sandbox *sandbox)
     uint64_t id = sandbox->destroy_id, handle = sandbox->handle;
     sandbox->state = FREE;
     living--;
+    dying--;
     if (id)
         on_done(id, handle, 0);
     return 1;
@@ -417,6 +419,7 @@ static void start_end(struct sandbox *sandbox)
         if (sandbox->has_cgroup)
             cgroup_kill(cgroup_name(slot_of(sandbox))); /* also what is frozen, and what no signal to PID 1 reaches */
     }
+    dying += sandbox->state == LIVE;
     sandbox->state = DYING;
     reap(sandbox);
     remove_remains(sandbox);
@@ -456,11 +459,11 @@ void sandbox_ended(uint32_t slot)
 uint32_t sandbox_retry(void)
 {
     uint32_t waiting = 0;
-    for (uint32_t slot = 0; slot < SANDBOXES_MAX; slot++) {
+    for (uint32_t slot = 0; slot < SANDBOXES_MAX && dying; slot++) {
         if (sandboxes[slot].state != DYING)
             continue;
         reap(&sandboxes[slot]);
-        waiting += !remove_remains(&sandboxes[slot]);
+        waiting += !remove_remains(&sandboxes[slot]) && !sandboxes[slot].pid;
     }
     return waiting;
 }

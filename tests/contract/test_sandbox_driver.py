@@ -100,7 +100,7 @@ class Subject:
         return sandbox
 
 
-@pytest.fixture(params=["fake", "container"])
+@pytest.fixture(params=["fake", "container", "container on cgroup v1 alone"])
 async def inner(request: pytest.FixtureRequest) -> AsyncIterator[SandboxDriver]:
     if request.param == "fake":
         driver: SandboxDriver = FakeDriver(FAKE_PROGRAMS)
@@ -109,7 +109,9 @@ async def inner(request: pytest.FixtureRequest) -> AsyncIterator[SandboxDriver]:
         return
     if missing():
         pytest.skip(missing())
-    jail = RunningJail()
+    if "v1" in request.param and not Path("/sys/fs/cgroup/freezer").is_dir():
+        pytest.skip("cgroup v1 hierarchies, which this host does not mount")
+    jail = RunningJail("--no-egress", *(["--no-cgroup-v2"] if "v1" in request.param else []))
     jail.start()
     try:
         driver = await jail.driver()

@@ -45,8 +45,8 @@ class ContainerSandbox:
     ) -> None:
         handles = answer.handles
         self.sandbox_id = spec.sandbox_id
-        self.runtime_api = socket.socket(fileno=handles[Handle.RUNTIME_API])
-        self.service_api = socket.socket(fileno=handles[Handle.SERVICE_API])
+        self.runtime_api = _listener(handles[Handle.RUNTIME_API])
+        self.service_api = _listener(handles[Handle.SERVICE_API])
         self.output = handles[Handle.OUTPUT]
         self.telemetry = handles[Handle.TELEMETRY]
         self.telemetry_fd_inside = TELEMETRY_FD_INSIDE
@@ -253,3 +253,9 @@ class ContainerSandbox:
         self._memory.close()
         for fd in (self._pidfd, self.output, self.telemetry):
             os.close(fd)
+
+
+def _listener(fd: int) -> socket.socket:
+    listening = socket.socket(fileno=fd)
+    listening.setblocking(False)
+    return listening
