@@ -20,6 +20,7 @@ struct child_plan {
     int init; /* program */
     struct cgroup_entry entry;
     unsigned open_files_max;
+    int leave_session;
     struct identity identity;
 };
 

@@ -17,6 +17,7 @@ struct options {
     uint64_t tmp_capacity_bytes;
     struct egress_config egress;
     int rootless;
+    int only_v1; /* ignore a cgroup v2 hierarchy */
     int listener;
 };
 

@@ -13,6 +13,7 @@ struct sandbox_host {
     int template; /* mount namespace */
     int init;     /* program */
     int egress;   /* whether links can be had */
+    int terminal; /* whether the jail still has one */
 };
 
 void sandbox_open(const struct sandbox_host *host);
@@ -33,7 +34,7 @@ typedef void (*sandbox_watch)(int pidfd, uint32_t slot);
 void sandbox_on_watch(sandbox_watch watch);
 void sandbox_ended(uint32_t slot);
 
-/* Tries again what could not be removed at once. Returns how many sandboxes still wait for that. */
+/* Tries again what could not be removed at once. Returns how many dead sandboxes still wait for that. */
 uint32_t sandbox_retry(void);
 uint32_t sandbox_count(void);
 
