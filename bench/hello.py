@@ -14,7 +14,7 @@ def hello(request: Request, reply: Reply) -> None:
 async def main() -> None:
     server = HttpServer(hello)
     await server.start_tcp("127.0.0.1", 0)
-    print(server.addresses[0][1], flush=True)
+    print(server.addresses[0], flush=True)
     await asyncio.Event().wait()
 uvloop.run(main())
 """
@@ -26,7 +26,7 @@ def hello_server() -> Iterator[str]:
     server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}/"
+        yield f"http://{server.stdout.readline().strip()}/"
     finally:
         server.kill()
         server.wait()
