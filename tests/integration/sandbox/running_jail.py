@@ -135,6 +135,17 @@ async def read_all(fd: int) -> bytes:
         loop.remove_reader(fd)
 
 
+async def read_line(fd: int) -> str:
+    """What a program prints first, once it does."""
+    ready = asyncio.Event()
+    asyncio.get_running_loop().add_reader(fd, ready.set)
+    try:
+        await asyncio.wait_for(ready.wait(), 10)
+        return os.read(fd, 4096).decode().splitlines()[0]
+    finally:
+        asyncio.get_running_loop().remove_reader(fd)
+
+
 async def finish(sandbox: ContainerSandbox, timeout_s: float = 30) -> Outcome:
     """Wait for the launched program, then remove the sandbox."""
     try:
