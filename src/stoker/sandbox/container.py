@@ -43,11 +43,6 @@ class ContainerDriver:
         """Whether a jail is there to make sandboxes."""
         return self._connection is not None
 
-    @property
-    def connected(self) -> bool:
-        """Whether a jail serves this driver now."""
-        return self._connection is not None
-
     async def start(self) -> DriverInfo:
         """Connect, and say what this host can enforce. A second call says it again.
 
