@@ -62,7 +62,7 @@ def ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def connect(address: str, port: int, timeout_s: float = 0.6) -> str:
+def connect(address: str, port: int, timeout_s: float = 3.5) -> str:
     """'connected', or what stood in the way."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as client:
@@ -77,16 +77,19 @@ def connect(address: str, port: int, timeout_s: float = 0.6) -> str:
 
 
 def ask_udp(address: str, port: int) -> str:
+    """The answer to one of three questions: the first may meet a link that is just coming up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(0.6)
-        try:
-            client.connect((address, port))
-            client.send(b"?")
-            return client.recv(100).decode()
-        except TimeoutError:
-            return "timeout"
-        except OSError as error:
-            return errno.errorcode[error.errno or 0]
+        client.settimeout(1)
+        client.connect((address, port))
+        for _ in range(3):
+            try:
+                client.send(b"?")
+                return client.recv(100).decode()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                return errno.errorcode[error.errno or 0]
+    return "timeout"
 
 
 def serve_tcp(port: int) -> bool:
