@@ -57,6 +57,11 @@ static void watch_sandbox(int pidfd, uint32_t slot)
     watch(pidfd, SANDBOX, slot);
 }
 
+static void unwatch_sandbox(int pidfd)
+{
+    epoll_ctl(events, EPOLL_CTL_DEL, pidfd, NULL);
+}
+
 static void drop_connection(int fd)
 {
     epoll_ctl(events, EPOLL_CTL_DEL, fd, NULL);
@@ -318,7 +323,7 @@ static void open_all(const struct options *options)
         fail("the init program", options->init, host.init);
     sandbox_open(&host);
     sandbox_on_done(answer_destroyed);
-    sandbox_on_watch(watch_sandbox);
+    sandbox_on_watch(watch_sandbox, unwatch_sandbox);
 }
 
 static void close_all(const struct options *options)

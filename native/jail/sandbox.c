@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SET_UP_WAIT_S 5 /* one sandbox that hangs must not stop the others for longer */
 #define OOM_SCORE "500" /* the host's own out-of-memory killer takes sandboxes first */
 
 enum state { FREE, LIVE, DYING };
@@ -45,6 +46,7 @@ static uint32_t last_slot = SANDBOXES_MAX - 1, living, dying;
 static uint64_t generation;
 static sandbox_done on_done;
 static sandbox_watch on_watch;
+static sandbox_unwatch on_unwatch;
 
 static const char *cgroup_name(uint32_t slot)
 {
@@ -85,9 +87,10 @@ void sandbox_on_done(sandbox_done done)
     on_done = done;
 }
 
-void sandbox_on_watch(sandbox_watch watch)
+void sandbox_on_watch(sandbox_watch watch, sandbox_unwatch unwatch)
 {
     on_watch = watch;
+    on_unwatch = unwatch;
 }
 
 uint32_t sandbox_count(void)
@@ -149,9 +152,11 @@ static int open_channels(struct making *making)
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
-    making->notes = pair[0];
-    making->plan.jail_notes = pair[0];
+    making->notes = making->plan.jail_notes = pair[0];
     making->plan.notes = pair[1];
+    struct timeval patience = {.tv_sec = SET_UP_WAIT_S};
+    if (setsockopt(making->notes, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
+        return -errno;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
     making->plan.control = pair[1];
@@ -201,6 +206,7 @@ static int spawn(struct making *making)
     if (pid < 0)
         return pid;
     making->sandbox->pid = pid;
+    on_watch(making->sandbox->pidfd, slot_of(making->sandbox));
     close_fd(&making->plan.notes); /* so that its end shows as end of file */
     return 0;
 }
@@ -332,7 +338,6 @@ void sandbox_create(const struct jail_message *message, struct jail_answer *answ
         return;
     }
     answer->sandbox = making.sandbox->handle;
-    on_watch(making.sandbox->pidfd, slot_of(making.sandbox));
 }
 
 /* --- changing ---------------------------------------------------------------------------------------------------- */
@@ -408,8 +413,10 @@ static int remove_remains(struct sandbox *sandbox)
 static void reap(struct sandbox *sandbox)
 {
     siginfo_t info;
-    if (sandbox->pid && waitid(P_PID, (id_t)sandbox->pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid)
+    if (sandbox->pid && waitid(P_PID, (id_t)sandbox->pid, &info, WEXITED | WNOHANG) == 0 && info.si_pid) {
         sandbox->pid = 0;
+        on_unwatch(sandbox->pidfd); /* it stays readable for ever */
+    }
 }
 
 static void start_end(struct sandbox *sandbox)

@@ -29,9 +29,11 @@ int sandbox_destroy(uint64_t sandbox, uint64_t id);
 uint32_t sandbox_destroy_all(void);
 void sandbox_on_done(sandbox_done done);
 
-/* Descriptor to watch for the slot's end, and what to call when it is readable. */
+/* How a descriptor is watched for the slot's end, and no longer; sandbox_ended is to be called once it is readable.
+ * Unwatching matters: the service holds the same open file, so closing ours would not end the watch. */
 typedef void (*sandbox_watch)(int pidfd, uint32_t slot);
-void sandbox_on_watch(sandbox_watch watch);
+typedef void (*sandbox_unwatch)(int pidfd);
+void sandbox_on_watch(sandbox_watch watch, sandbox_unwatch unwatch);
 void sandbox_ended(uint32_t slot);
 
 /* Tries again what could not be removed at once. Returns how many dead sandboxes still wait for that. */

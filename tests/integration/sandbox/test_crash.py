@@ -14,6 +14,7 @@ import pytest
 
 from stoker.core.errors import SandboxCreateError, SandboxDied
 from stoker.sandbox.container_connection import JailUnavailable
+from stoker.sandbox.driver import SandboxLimits
 from tests.integration.sandbox.running_jail import LIMITS, RunningJail, create, look, missing, run, shell
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,3 +162,33 @@ async def test_a_jail_that_ends_in_order_removes_everything() -> None:
     jail.start()
     await (await jail.driver()).close()
     jail.stop()
+
+
+def cpu_ticks(jail: RunningJail) -> int:
+    assert jail.process
+    fields = Path(f"/proc/{jail.process.pid}/stat").read_text().rpartition(") ")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+async def test_the_jail_rests_when_nothing_is_asked_of_it(jail: RunningJail) -> None:
+    driver = await jail.driver()
+    ended, living = await create(driver), await create(driver)
+    await ended.launch(shell("true"))
+    await living.launch(shell("exec sleep 60"))
+    await ended.wait()
+    await asyncio.sleep(0.5)
+    before = cpu_ticks(jail)
+    await asyncio.sleep(1.0)
+    assert cpu_ticks(jail) - before <= 3, "it spins"
+    await driver.close()
+
+
+async def test_a_create_that_fails_leaves_nothing(jail: RunningJail) -> None:
+    driver = await jail.driver()
+    empty = look(jail.folder)
+    for _ in range(3):
+        with pytest.raises(SandboxCreateError, match=r"taking /tmp|making the control group|setting up"):
+            await create(driver, SandboxLimits(memory_mb=1, cpu_quota=1.0, tmp_mb=4_000_000))
+    await wait_until(lambda: look(jail.folder) == empty)
+    assert (await run(driver, shell("echo fine"))).output == "fine\n"
+    await driver.close()
