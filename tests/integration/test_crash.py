@@ -161,8 +161,11 @@ def settled(before: Traces) -> dict[str, list[str]]:
 
 
 def test_accepted_events_survive(crashing: RunningStoker) -> None:
-    source = "def lambda_handler(event, context):\n    print('ran', event['n'])\n"
-    crashing.create_python("eventually", source)
+    # Slow, so that none is done before the kill: what an unsettled event did is done again.
+    source = (
+        "import time\ndef lambda_handler(event, context):\n    time.sleep(2)\n    print('ran', event['n'])\n"
+    )
+    crashing.create_python("eventually", source, Timeout=20)
     service = crashing.client("lambda")
     for number in range(10):
         answer = service.invoke(

@@ -71,7 +71,6 @@ def service_environment(settings: Settings, inherited: Mapping[str, str]) -> dic
 
 def _jail_arguments(settings: Settings, native: Path) -> list[str]:
     arguments = [
-        *("--state-dir", f"{settings.data}/jail"),
         *("--init", str(native / "stoker-init")),
         *("--tmp-capacity-mb", str(settings.tmp_capacity_mb)),
     ]
