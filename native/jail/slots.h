@@ -1,0 +1,48 @@
+/* The table of sandboxes. For sandbox.c and create.c alone. */
+#ifndef STOKER_JAIL_SLOTS_H
+#define STOKER_JAIL_SLOTS_H
+
+#include "egress.h"
+#include "sandbox.h"
+
+#include <sys/types.h>
+
+enum state { FREE, LIVE, DYING };
+
+struct sandbox {
+    enum state state;
+    uint64_t handle;
+    uint64_t destroy_id; /* request to answer when it is gone; 0: nobody asked */
+    pid_t pid;           /* of the init, until reaped; then 0 */
+    int pidfd;
+    int has_tmp, has_link, has_cgroup;
+    uint32_t mounted; /* bits of mount points in use */
+    struct egress_link link;
+};
+
+extern struct sandbox slots[SANDBOXES_MAX];
+
+/* How many sandboxes there are, and how many of those are being taken apart. */
+extern uint32_t slots_taken, slots_dying;
+
+/* Handles of an earlier jail name nothing in this one. */
+void slots_open(void);
+
+/* The slot that is free for longest, LIVE now, or NULL. */
+struct sandbox *slot_take(void);
+
+/* Everything of its sandbox is gone. */
+void slot_free(struct sandbox *sandbox);
+
+/* The sandbox of a handle, unless it is gone. */
+struct sandbox *slot_find(uint64_t handle);
+
+uint32_t slot_of(const struct sandbox *sandbox);
+
+/* The name of its control group; valid until the next call. */
+const char *slot_cgroup_name(uint32_t slot);
+
+/* Closes a descriptor that may be none (-1), and forgets it. */
+void slot_close_fd(int *fd);
+
+#endif
