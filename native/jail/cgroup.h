@@ -11,8 +11,9 @@
 #include <sys/types.h>
 
 /* Finds the hierarchies, makes the folder in each, and removes what an earlier life left, killing it first.
- * With only_v1 a v2 hierarchy is left alone. Sets the JAIL_LIMITS_* and JAIL_FREEZE_* features and the degraded bits. -errno only when leftovers stay. */
-int cgroup_open(const char *instance, int only_v1, uint32_t *features, uint32_t *degraded);
+ * `state` is where it remembers them. With only_v1 a v2 hierarchy is left alone. Sets the JAIL_LIMITS_* and
+ * JAIL_FREEZE_* features and the degraded bits. -errno only when leftovers stay. */
+int cgroup_open(const char *state, const char *instance, int only_v1, uint32_t *features, uint32_t *degraded);
 
 #define CGROUP_JOINS_MAX 8
 

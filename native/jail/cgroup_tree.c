@@ -3,6 +3,7 @@
 #include "cgroup_tree.h"
 
 #include "cgroup.h"
+#include "cgroup_record.h"
 #include "files.h"
 
 #include <dirent.h>
@@ -18,9 +19,13 @@
 #include <unistd.h>
 
 #define LEFTOVER_WAIT_MS 10000
+#define LEAF "service"
 
 struct hierarchy hierarchies[HIERARCHIES_MAX];
 int hierarchy_count;
+#define EARLIER_MAX 32
+static struct hierarchy earlier[EARLIER_MAX]; /* folders of a jail that ran elsewhere */
+static int earlier_count;
 static char folder[80];
 
 static const struct {
@@ -73,9 +78,9 @@ static uint32_t hand_down_delegated(int group)
     uint32_t bits = hand_down(group);
     if (bits || !is_delegated(group))
         return bits;
-    if (mkdirat(group, "service", 0755) < 0 && errno != EEXIST)
+    if (mkdirat(group, LEAF, 0755) < 0 && errno != EEXIST)
         return 0;
-    int leaf = openat(group, "service", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int leaf = openat(group, LEAF, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (leaf < 0)
         return 0;
     int error = move_all(group, leaf);
@@ -92,6 +97,7 @@ static int make_base(struct hierarchy *hierarchy, const char *group)
         return -errno;
     if (mkdirat(hierarchy->parent, folder, 0755) == 0 || errno == EEXIST) {
         hierarchy->base = openat(hierarchy->parent, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        snprintf(hierarchy->path, sizeof hierarchy->path, "%s/%s", group, folder);
         if (hierarchy->base >= 0)
             return 0;
     }
@@ -107,10 +113,27 @@ static void drop_base(struct hierarchy *hierarchy)
     close(hierarchy->parent);
 }
 
+/* A jail that is started again finds itself in the leaf that its predecessor moved everyone to. */
+static void leave_leaf(char *own)
+{
+    char *last = strrchr(own, '/');
+    if (!last || strcmp(last, "/" LEAF) != 0)
+        return;
+    *last = 0;
+    int above = open(own, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (above < 0 || !is_delegated(above))
+        *last = '/';
+    if (above >= 0)
+        close(above);
+}
+
 /* On v2 first under our own group, then, as root outside any delegation, under the hierarchy's root. */
 static int open_v2(struct hierarchy *hierarchy, const struct cgroup_location *location, uint32_t missing)
 {
-    const char *places[] = {location->own, location->mount};
+    static char own[PATH_MAX];
+    const char *places[] = {own, location->mount};
+    snprintf(own, sizeof own, "%s", location->own);
+    leave_leaf(own);
     for (int i = 0; i < 2; i++) {
         if (make_base(hierarchy, places[i]))
             continue;
@@ -121,13 +144,13 @@ static int open_v2(struct hierarchy *hierarchy, const struct cgroup_location *lo
             hierarchy->controllers = hand_down(hierarchy->base) & missing;
             return 0;
         }
-        if (i == 0 && strcmp(places[0], places[1]) != 0) {
+        if (i == 0 && strcmp(own, location->mount) != 0) {
             drop_base(hierarchy);
             continue;
         }
         return 0; /* no controllers, as on a hybrid host: still good for freezing and killing */
     }
-    return make_base(hierarchy, location->own);
+    return make_base(hierarchy, own);
 }
 
 static void open_all(const struct cgroup_location *found, int count, int only_v1)
@@ -172,22 +195,30 @@ void cgroup_kill_in(const struct hierarchy *hierarchy, const char *name)
     close(group);
 }
 
+static int sweep(const struct hierarchy *hierarchy, int remove)
+{
+    int left = 0;
+    DIR *listing = fdopendir(openat(hierarchy->base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    for (struct dirent *entry; listing && (entry = readdir(listing));) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        if (!remove || unlinkat(hierarchy->base, entry->d_name, AT_REMOVEDIR)) {
+            cgroup_kill_in(hierarchy, entry->d_name);
+            left++;
+        }
+    }
+    if (listing)
+        closedir(listing);
+    return left;
+}
+
 static int each_leftover(int remove)
 {
     int left = 0;
-    for (int i = hierarchy_count - 1; i >= 0; i--) { /* v2 first: it kills frozen tasks at once */
-        DIR *listing = fdopendir(openat(hierarchies[i].base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-        for (struct dirent *entry; listing && (entry = readdir(listing));) {
-            if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-                continue;
-            if (!remove || unlinkat(hierarchies[i].base, entry->d_name, AT_REMOVEDIR)) {
-                cgroup_kill_in(&hierarchies[i], entry->d_name);
-                left++;
-            }
-        }
-        if (listing)
-            closedir(listing);
-    }
+    for (int i = hierarchy_count - 1; i >= 0; i--) /* v2 first: it kills frozen tasks at once */
+        left += sweep(&hierarchies[i], remove);
+    for (int i = 0; i < earlier_count; i++)
+        left += sweep(&earlier[i], remove);
     return left;
 }
 
@@ -200,6 +231,54 @@ static int remove_leftovers(void)
         nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
     }
     return 0;
+}
+
+/* A folder of an earlier jail that is none of ours now. Whatever its hierarchy is: each way of killing that it
+ * does not know fails harmlessly. */
+static void open_earlier(const char *path)
+{
+    struct hierarchy *hierarchy = &earlier[earlier_count];
+    for (int i = 0; i < hierarchy_count; i++)
+        if (!strcmp(path, hierarchies[i].path))
+            return;
+    if (earlier_count == EARLIER_MAX || strlen(path) >= sizeof hierarchy->path)
+        return;
+    hierarchy->base = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (hierarchy->base < 0)
+        return;
+    hierarchy->controllers = CONTROLLER_FREEZER;
+    hierarchy->v2 = 1;
+    strcpy(hierarchy->path, path);
+    earlier_count++;
+}
+
+static void drop_earlier(void)
+{
+    while (earlier_count > 0) {
+        close(earlier[--earlier_count].base);
+        rmdir(earlier[earlier_count].path);
+    }
+}
+
+static int record(const char *state)
+{
+    int error = 0;
+    for (int i = 0; i < hierarchy_count && !error; i++)
+        error = cgroup_record_add(state, hierarchies[i].path);
+    return error;
+}
+
+/* Ours is recorded before anything is made in it, and the record shortened only once the rest is gone. */
+static int remove_earlier(const char *state)
+{
+    cgroup_record_read(state, open_earlier);
+    int error = record(state);
+    if (!error)
+        error = remove_leftovers();
+    drop_earlier();
+    if (!error)
+        error = cgroup_record_clear(state);
+    return error ? error : record(state);
 }
 
 static int has_file(int base, const char *probe, const char *file)
@@ -250,13 +329,13 @@ static void drop_unneeded(uint32_t features)
     }
 }
 
-int cgroup_open(const char *instance, int only_v1, uint32_t *features, uint32_t *degraded)
+int cgroup_open(const char *state, const char *instance, int only_v1, uint32_t *features, uint32_t *degraded)
 {
     static struct cgroup_location found[HIERARCHIES_MAX];
     snprintf(folder, sizeof folder, "stoker.%s", instance);
     int count = cgroup_find(found);
     open_all(found, count < 0 ? 0 : count, only_v1);
-    int error = remove_leftovers();
+    int error = remove_earlier(state);
     if (error)
         return error;
     describe(features, degraded);

@@ -7,6 +7,7 @@
 struct hierarchy {
     int parent; /* the group that holds our folder */
     int base;   /* our folder */
+    char path[PATH_MAX + 128]; /* of our folder */
     uint32_t controllers;
     int v2;
 };

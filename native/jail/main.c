@@ -308,7 +308,7 @@ static void open_all(const struct options *options)
     int error = namespaces_open(options->rootless);
     if (error)
         fail("mount namespace", "", error);
-    error = cgroup_open(options->instance, options->only_v1, &features, &degraded); /* first: it ends an earlier life's sandboxes */
+    error = cgroup_open(options->state, options->instance, options->only_v1, &features, &degraded); /* first: it ends an earlier life's sandboxes */
     if (error)
         fail("sandboxes of an earlier life do not end", "", error);
     features |= options->rootless ? JAIL_ROOTLESS : 0;

@@ -47,6 +47,8 @@ class RunningJail:
         self._arguments = arguments or ("--no-egress",)
         self._program = program
         self._peer_uid = os.getuid() if peer_uid is None else peer_uid
+        self.prefix: list[str] = []
+        """What the jail is started through."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[Path | str]:
@@ -59,7 +61,7 @@ class RunningJail:
     def start(self) -> None:
         command = self.command()
         with (self.folder / "jail.log").open("ab") as log:
-            self.process = subprocess.Popen([str(part) for part in command], stderr=log)
+            self.process = subprocess.Popen([*self.prefix, *(str(part) for part in command)], stderr=log)
 
     def log(self) -> str:
         return (self.folder / "jail.log").read_text()

@@ -192,3 +192,34 @@ async def test_a_create_that_fails_leaves_nothing(jail: RunningJail) -> None:
     await wait_until(lambda: look(jail.folder) == empty)
     assert (await run(driver, shell("echo fine"))).output == "fine\n"
     await driver.close()
+
+
+async def test_a_jail_that_starts_in_another_group_finds_what_the_old_one_left(jail: RunningJail) -> None:
+    await (await jail.driver()).close()
+    jail.kill()
+    hierarchy = next(
+        (f"/sys/fs/cgroup/{name}" for name in ("pids", "memory") if Path(f"/sys/fs/cgroup/{name}").is_dir()),
+        "",
+    )
+    if not hierarchy:
+        pytest.skip("a cgroup v1 hierarchy, which this host does not mount")
+    elsewhere = Path(hierarchy) / f"elsewhere-{jail.folder.name}"
+    elsewhere.mkdir()
+    try:
+        jail.prefix = ["sh", "-c", f'echo $$ > {elsewhere}/cgroup.procs; exec "$@"', "sh"]
+        jail.start()
+        await (await jail.driver()).close()
+        client = start_client(jail)
+        assert any(str(elsewhere) in group for group in look(jail.folder).cgroups)
+        jail.kill()
+        client.kill()
+        client.wait()
+        jail.prefix = []
+        jail.start()
+        driver = await jail.driver()
+        found = look(jail.folder)
+        assert (found.foreign, found.cgroups) == (frozenset(), frozenset())
+        assert not [path for path in elsewhere.iterdir() if path.is_dir()]
+        await driver.close()
+    finally:
+        elsewhere.rmdir()
