@@ -88,7 +88,7 @@ async def measure(socket_owner: RunningJail, count: int) -> None:
 def main() -> None:
     if missing():
         sys.exit(missing())
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    count = int(sys.argv[-1]) if sys.argv[-1].isdigit() else COUNT
     jail = RunningJail("--egress-range", "169.254.64.0/18")
     jail.start()
     try:
