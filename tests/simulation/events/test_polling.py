@@ -127,10 +127,10 @@ def test_throttled_events_back_off_and_run_when_there_is_room() -> None:
 def test_six_hours_of_throttling_are_the_end() -> None:
     async def story() -> None:
         polled = Polled()
-        polled.poller.start()
         version = await polled.world.create("f")
         await polled.world.invoke("f", kind="Event")
         await polled.world.update(version, state=Status(value="Inactive"))
+        polled.poller.start()
         await asyncio.sleep(6 * 3600 - 600)
         assert await polled.left() == 1
         await asyncio.sleep(700)
