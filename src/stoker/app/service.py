@@ -29,6 +29,8 @@ from stoker.core.configuration import Settings
 from stoker.http.limits import ServerLimits
 from stoker.http.server import HttpServer
 from stoker.sandbox.container import ContainerDriver
+from stoker.sandbox.dns_forwarder import DnsForwarder
+from stoker.sandbox.dns_resolvers import Resolvers
 from stoker.sandbox.driver import DriverInfo
 from stoker.sandbox.guarded import GuardedDriver
 from stoker.services.admin import HostReport
@@ -51,7 +53,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clock = SystemClock()
-        self._driver = ContainerDriver(Path(_jail_socket()))
+        self._dns = DnsForwarder(Resolvers())
+        self._driver = ContainerDriver(Path(_jail_socket()), self._dns.serve)
         self._api: Api | None = None
         self._info = DriverInfo("container")
         self._background: set[asyncio.Task[None]] = set()
@@ -67,6 +70,7 @@ class Service:
         )
         stack.push_async_callback(logs.close)
         driver = GuardedDriver(self._driver)
+        stack.push_async_callback(self._dns.close)
         self._info = await driver.start()
         stack.push_async_callback(driver.close)
         rooms = wire_rooms(settings, cellar, self._clock, driver, logs, self._serve_service_api)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from stoker.core.errors import SandboxCreateError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
 from stoker.sandbox.container_protocol import Answer, Handle, Operation
 from stoker.sandbox.container_sandbox import ContainerSandbox
+from stoker.sandbox.dns_forwarder import DnsSockets
 from stoker.sandbox.driver import DriverInfo, MountPoint, SandboxSpec
 
 RECONNECT_FIRST_S = 0.02
@@ -27,16 +28,19 @@ CREATE_WAIT_S = 5.0
 class ContainerDriver:
     """Sandboxes of stoker-jail. Reconnects when the jail restarts; what lived in the old one is dead then."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(
+        self, socket_path: Path, on_dns_sockets: Callable[[DnsSockets | None], None] | None = None
+    ) -> None:
+        """``on_dns_sockets`` is told where to serve a resolver for sandboxes, and None before that closes."""
         self._path = socket_path
+        self._on_dns_sockets = on_dns_sockets
         self._connection: JailConnection | None = None
         self._connected = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
         self._sandboxes: set[ContainerSandbox] = set()
         self._closed = False
         self._degraded: tuple[str, ...] = ()
-        self.dns_sockets: tuple[socket.socket, socket.socket] | None = None
-        """UDP and listening TCP socket where a resolver for sandboxes is to be served, if one is needed."""
+        self._dns_sockets: DnsSockets | None = None
 
     @property
     def connected(self) -> bool:
@@ -93,12 +97,16 @@ class ContainerDriver:
         self._close_dns()
         if Handle.DNS_UDP in answer.handles:
             udp, tcp = answer.handles[Handle.DNS_UDP], answer.handles[Handle.DNS_TCP]
-            self.dns_sockets = (socket.socket(fileno=udp), socket.socket(fileno=tcp))
+            self._dns_sockets = (socket.socket(fileno=udp), socket.socket(fileno=tcp))
+            if self._on_dns_sockets:
+                self._on_dns_sockets(self._dns_sockets)
 
     def _close_dns(self) -> None:
-        for served in self.dns_sockets or ():
+        if self._dns_sockets and self._on_dns_sockets:
+            self._on_dns_sockets(None)
+        for served in self._dns_sockets or ():
             served.close()
-        self.dns_sockets = None
+        self._dns_sockets = None
 
     def _on_lost(self, connection: JailConnection) -> None:
         """The jail died: its sandboxes run on without anyone to unmake them, so they end now."""
@@ -106,6 +114,7 @@ class ContainerDriver:
             return  # it never got to its hello, and whoever tries that tries again
         self._connection = None
         self._connected.clear()
+        self._close_dns()  # the next jail binds the same address
         for sandbox in tuple(self._sandboxes):
             sandbox.jail_lost()
         if not self._closed:
