@@ -44,10 +44,17 @@ ENUM_ORDER: Final[dict[str, tuple[str, ...]]] = {
     "EventSourcePosition": ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON")
 }
 PATTERN_WORDING: Final = {
+    "TaggableResource": (
+        r"arn:(aws[a-zA-Z-]*):lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:"
+        r"(function:[a-zA-Z0-9-_]+(:(\$LATEST|[a-zA-Z0-9-_]+))?|layer:([a-zA-Z0-9-_]+)"
+        r"|code-signing-config:csc-[a-z0-9]{17}"
+        r"|event-source-mapping:[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+        r"|capacity-provider:[a-zA-Z0-9-_]+)"
+    ),
     "LayerVersionArn": (
         r"(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:"
         r"[a-zA-Z0-9-_]+:[0-9]+)|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+)"
-    )
+    ),
 }
 # Checked by the operation itself, which answers in other words.
 UNCHECKED_ENUMS: Final = frozenset({"Runtime"})

@@ -15,7 +15,7 @@ from stoker.control.messages import (
 )
 from stoker.control.ports import Ports
 from stoker.control.records import coded_version, configured_version, created_version, updating
-from stoker.control.runtimes import check_runtime
+from stoker.control.runtimes import check_runtime, check_snap_start
 from stoker.control.settling import Settling
 from stoker.control.shapes import listed_configuration, shown_configuration
 from stoker.control.sources import CodeSource, admitted_code, code_source
@@ -69,6 +69,7 @@ class Functions:
         check_create(request)
         architecture = request.architectures[0] if request.architectures else "x86_64"
         check_runtime(request.runtime or "", architecture, self._ports.runtimes)
+        check_snap_start(request.snap_start and request.snap_start.apply_on, request.runtime)
         source = code_source(request.code, "CreateFunction")
         if await self._metadata.function(key) is not None:
             raise _exists(key)
@@ -147,6 +148,7 @@ class Functions:
         if request.runtime is not None:
             check_runtime(request.runtime, stored.architecture, self._ports.runtimes)
         changed = configured_version(stored, request)
+        check_snap_start(changed.stored_only.get("SnapStart"), changed.runtime)
         _check_updatable(stored, request.revision_id)
         return await self._settling.uninterrupted(self._replace(stored, changed))
 

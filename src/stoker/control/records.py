@@ -160,6 +160,9 @@ def _stored_only(
             "VpcId": "",
             "Ipv6AllowedForDualStack": bool(request.vpc_config.ipv6_allowed_for_dual_stack),
         }
+    if request.snap_start is not None and request.snap_start.apply_on:
+        # $LATEST itself never starts from a snapshot: this is for the versions published from it.
+        kept["SnapStart"] = request.snap_start.apply_on
     if request.kms_key_arn is not None:
         kept["KMSKeyArn"] = request.kms_key_arn
     if request.tracing_config is not None and request.tracing_config.mode:

@@ -46,6 +46,15 @@ SUCCESSORS = {
 }
 """Retired runtimes and what to take instead."""
 
+SNAP_START = frozenset(
+    {
+        *("java11", "java17", "java21", "java25"),
+        *("python3.12", "python3.13", "python3.14"),
+        *("dotnet8", "dotnet10"),
+    }
+)
+"""Runtimes whose versions can start from a snapshot (developer guide)."""
+
 _ACCEPTED = frozenset(SUPPORTED.split(", ")) | NEWER
 
 
@@ -65,6 +74,16 @@ def check_runtime(runtime: str, architecture: str, support: RuntimeSupport) -> N
     missing = support.missing(runtime, architecture)
     if missing is not None:
         raise invalid_parameter(f"The runtime {runtime} ({architecture}) is not available here: {missing}")
+
+
+def check_snap_start(apply_on: str | None, runtime: str | None) -> None:
+    """Refuse SnapStart for a runtime that has none.
+
+    Raises:
+        ServiceError: InvalidParameterValueException.
+    """
+    if apply_on == "PublishedVersions" and runtime not in SNAP_START:
+        raise invalid_parameter(f"{runtime} is not supported for SnapStart enabled functions.")
 
 
 def _retired(runtime: str) -> ServiceError:

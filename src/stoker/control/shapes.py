@@ -53,7 +53,9 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
         package_type=version.package_type,
         architectures=(version.architecture,),
         ephemeral_storage=EphemeralStorage(size=version.tmp_mb),
-        snap_start=SnapStartResponse(apply_on="None", optimization_status="Off"),
+        snap_start=SnapStartResponse(
+            apply_on=version.stored_only.get("SnapStart", "None"), optimization_status="Off"
+        ),
         runtime_version_config=_runtime_version(version),
         logging_config=LoggingConfig(
             log_format=version.logging.log_format,
@@ -65,7 +67,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
 
 
 def listed_configuration(version: FunctionVersion, *, qualified: bool) -> FunctionConfiguration:
-    """As ListFunctions shows it: without states; ``qualified`` also for $LATEST, when asked for ALL."""
+    """As ListFunctions shows it: without states and runtime version; ``qualified`` when asked for ALL."""
     return msgspec.structs.replace(
         shown_configuration(version, arn=f"{version.key.arn}:{version.version}" if qualified else None),
         state=None,
@@ -74,6 +76,7 @@ def listed_configuration(version: FunctionVersion, *, qualified: bool) -> Functi
         last_update_status=None,
         last_update_status_reason=None,
         last_update_status_reason_code=None,
+        runtime_version_config=None,
     )
 
 

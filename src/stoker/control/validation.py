@@ -140,6 +140,19 @@ def _check_configuration(request: CreateFunctionRequest | UpdateFunctionConfigur
         _check_size(request.ephemeral_storage.size, "EphemeralStorage", TMP_MAX_MB)
     if request.environment is not None:
         check_environment(request.environment.variables or {})
+    if request.vpc_config is not None:
+        _check_network(request.vpc_config.subnet_ids or (), request.vpc_config.security_group_ids or ())
+
+
+def _check_network(subnets: tuple[str, ...], security_groups: tuple[str, ...]) -> None:
+    """Functions here run outside of any VPC, so no subnet exists; empty lists say just that."""
+    if bool(subnets) != bool(security_groups):
+        raise invalid_parameter("SubnetIds and SecurityIds must coexist or be both empty list.")
+    if subnets:
+        raise invalid_parameter(
+            "Error occurred while DescribeSubnets. EC2 Error Code: InvalidSubnetID.NotFound. "
+            f"EC2 Error Message: The subnet ID '{subnets[0]}' does not exist"
+        )
 
 
 def _check_size(value: int | None, member: str, maximum: int) -> None:
@@ -157,5 +170,3 @@ def _check_unbuilt(request: CreateFunctionRequest | UpdateFunctionConfigurationR
             raise not_implemented(name)
     if request.dead_letter_config is not None and request.dead_letter_config.target_arn:
         raise not_implemented("DeadLetterConfig")
-    if request.snap_start is not None and request.snap_start.apply_on == "PublishedVersions":
-        raise not_implemented("SnapStart for published versions")

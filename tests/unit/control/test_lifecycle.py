@@ -75,10 +75,10 @@ async def test_creation_keeps_every_member(desk: Desk) -> None:
         Architectures=["x86_64"],
         LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "WARN", "LogGroup": "/g"},
         TracingConfig={"Mode": "Active"},
-        VpcConfig={"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+        VpcConfig={"SubnetIds": [], "SecurityGroupIds": []},
         KMSKeyArn="arn:aws:kms:x",
         PackageType="Zip",
-        SnapStart={"ApplyOn": "None"},
+        SnapStart={"ApplyOn": "PublishedVersions"},
         Layers=[],
     )
     assert without_runtime_version(created) == configuration(
@@ -95,12 +95,13 @@ async def test_creation_keeps_every_member(desk: Desk) -> None:
         },
         TracingConfig={"Mode": "Active"},
         VpcConfig={
-            "SubnetIds": ["subnet-1"],
-            "SecurityGroupIds": ["sg-1"],
+            "SubnetIds": [],
+            "SecurityGroupIds": [],
             "VpcId": "",
             "Ipv6AllowedForDualStack": False,
         },
         KMSKeyArn="arn:aws:kms:x",
+        SnapStart={"ApplyOn": "PublishedVersions", "OptimizationStatus": "Off"},
         **PENDING,
     )
 

@@ -23,7 +23,27 @@ ROLE_RULE = (
 UNZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
 BIG = {"LARGE_VAR": "x" * 4082}
 
+NO_SUBNET = (
+    "Error occurred while DescribeSubnets. EC2 Error Code: InvalidSubnetID.NotFound. "
+    "EC2 Error Message: The subnet ID 'subnet-1' does not exist"
+)
+
 CREATE = {
+    "snap start of a runtime without": (
+        {"Runtime": "python3.11", "SnapStart": {"ApplyOn": "PublishedVersions"}},
+        INVALID,
+        "python3.11 is not supported for SnapStart enabled functions.",
+    ),
+    "a subnet": (
+        {"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
+        INVALID,
+        NO_SUBNET,
+    ),
+    "a subnet without a security group": (
+        {"VpcConfig": {"SubnetIds": ["subnet-1"]}},
+        INVALID,
+        "SubnetIds and SecurityIds must coexist or be both empty list.",
+    ),
     "role": ({"Role": "r1"}, VALIDATION, ROLE_RULE),
     "unknown runtime": (
         {"Runtime": "PYTHON3.9"},
@@ -132,7 +152,6 @@ NOT_BUILT = {
     "layers": ({"Layers": [f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:l:1"]}, "Layers"),
     "dead letters": ({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:x"}}, "DeadLetterConfig"),
     "file systems": ({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}]}, "FileSystemConfigs"),
-    "snap start": ({"SnapStart": {"ApplyOn": "PublishedVersions"}}, "SnapStart"),
     "durable": ({"DurableConfig": {"ExecutionTimeout": 60}}, "DurableConfig"),
     "tenancy": ({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}, "TenancyConfig"),
     "code signing": ({"CodeSigningConfigArn": "arn"}, "CodeSigningConfigArn"),
