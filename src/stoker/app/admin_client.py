@@ -47,7 +47,7 @@ class AdminClient:
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as problem:
-            raise ServiceNotRunning(f"no answer on {self._path}: {problem}") from problem
+            raise ServiceNotRunning(self._why(problem)) from problem
         finally:
             connection.close()
         if response.status != 200:
@@ -55,6 +55,20 @@ class AdminClient:
                 f"the service refused {path}: {response.status} {body.decode(errors='replace')}"
             )
         return body
+
+    def _why(self, problem: Exception) -> str:
+        data = self._path.parent.parent
+        if isinstance(problem, FileNotFoundError | ConnectionRefusedError):
+            return (
+                f"no Stoker runs with the data folder {data}: start one with 'stoker up --data {data}', "
+                "or name another folder with --data or STOKER_DATA"
+            )
+        if isinstance(problem, PermissionError):
+            return (
+                f"{self._path} may be asked only by root and by the account that the service runs as; "
+                "others need its keys in their environment (stoker env)"
+            )
+        return f"no answer on {self._path}: {problem}"
 
 
 class _UnixConnection(http.client.HTTPConnection):

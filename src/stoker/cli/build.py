@@ -1,29 +1,20 @@
 """A folder of source becomes a zip: finds runtime and handler, installs dependencies beside the code."""
 
-import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from stoker.cli.output import errors
-from stoker.core.errors import StokerError
+from stoker.cli import source
+from stoker.cli.dependencies import BuildError, install_node, install_python
 
-SKIPPED = frozenset({".git", ".venv", "__pycache__", ".DS_Store", "node_modules/.cache"})
 PYTHON_ENTRIES = ("lambda_function.py", "handler.py", "app.py", "main.py", "index.py")
 NODE_ENTRIES = ("index.mjs", "index.js", "index.cjs", "handler.mjs", "handler.js", "app.mjs", "app.js")
 PYTHON_HANDLERS = ("lambda_handler", "handler", "main")
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Every member's time, so that equal folders give equal archives and equal CodeSha256."""
-
-
-class BuildError(StokerError):
-    """The folder cannot be made into a function."""
 
 
 class BuildPlan(msgspec.Struct, frozen=True):
@@ -33,20 +24,20 @@ class BuildPlan(msgspec.Struct, frozen=True):
     handler: str
 
 
-def detect(path: Path, *, runtime: str | None, handler: str | None) -> BuildPlan:
-    """Runtime and handler as given, or as the folder's files say.
+def detect(path: Path, *, runtime: str | None, handler: str | None, available: Sequence[str]) -> BuildPlan:
+    """Runtime and handler as given, or as the folder's files say; among runtimes that are ``available``.
 
     Raises:
         BuildError: what is missing and the flag that gives it.
     """
     if path.is_file():
         if not runtime or not handler:
-            raise BuildError("a zip file needs --runtime and --handler")
+            raise BuildError(f"{path}: a zip file does not say what runs it; give --runtime and --handler")
         return BuildPlan(runtime, handler)
-    found = _detect_folder(path)
+    found = None if runtime and handler else _detect_folder(path, runtime, available)
     if found is None and not (runtime and handler):
         looked = ", ".join(("bootstrap", *PYTHON_ENTRIES, *NODE_ENTRIES))
-        raise BuildError(f"{path}: none of {looked}; give --runtime and --handler")
+        raise BuildError(f"{path} has none of {looked}; give --runtime and --handler")
     return BuildPlan(runtime or (found.runtime if found else ""), handler or (found.handler if found else ""))
 
 
@@ -55,91 +46,67 @@ def build(path: Path, plan: BuildPlan, scratch: Path, *, quiet: bool) -> Path:
 
     Raises:
         BuildError: with the package manager's own words.
+        SourceError: too large, or a link that leads out of the folder.
     """
+    patterns = source.ignore_patterns(path)
+    if plan.runtime.startswith("nodejs") and (path / "package-lock.json").exists():
+        patterns.append("node_modules")  # npm ci would remove it first
+    names = source.selected(path, patterns)
+    source.check_size(path, names)
     tree = scratch / "tree"
-    shutil.copytree(path, tree, symlinks=True, ignore=shutil.ignore_patterns(*SKIPPED))
+    source.copy(path, names, tree)
     if (tree / "requirements.txt").exists() and plan.runtime.startswith("python"):
-        _install_python(tree, plan.runtime, quiet)
+        install_python(tree, plan.runtime, quiet=quiet)
     if (tree / "package.json").exists() and plan.runtime.startswith("nodejs"):
-        _install_node(tree, quiet)
+        install_node(tree, quiet=quiet)
+    source.check_size(tree, source.selected(tree, ()))
     archive = scratch / "function.zip"
-    _zip(tree, archive)
+    source.write_archive(tree, archive)
     return archive
 
 
-def _detect_folder(path: Path) -> BuildPlan | None:
+def _detect_folder(path: Path, runtime: str | None, available: Sequence[str]) -> BuildPlan | None:
     if (path / "bootstrap").exists():
         return BuildPlan("provided.al2023", "bootstrap")
     for entry in PYTHON_ENTRIES:
         if (path / entry).exists():
-            return BuildPlan(
-                _python_runtime(), f"{entry.removesuffix('.py')}.{_python_handler(path / entry)}"
-            )
+            function = python_handler((path / entry).read_text(errors="replace"))
+            handler = f"{entry.removesuffix('.py')}.{function}"
+            return BuildPlan(runtime or python_runtime(available), handler)
     for entry in NODE_ENTRIES:
         if (path / entry).exists():
-            return BuildPlan(_node_runtime(), f"{entry.rpartition('.')[0]}.handler")
+            return BuildPlan(runtime or node_runtime(available), f"{entry.rpartition('.')[0]}.handler")
     return None
 
 
-def _python_handler(source: Path) -> str:
-    names = re.findall(r"^(?:def|async def)\s+(\w+)", source.read_text(errors="replace"), re.MULTILINE)
+def python_handler(text: str) -> str:
+    """The function of a Python file that is most likely its handler."""
+    names = re.findall(r"^(?:def|async def)\s+(\w+)", text, re.MULTILINE)
+    names += re.findall(r"^(\w+)\s*=", text, re.MULTILINE)
     return next((name for name in PYTHON_HANDLERS if name in names), PYTHON_HANDLERS[0])
 
 
-def _python_runtime() -> str:
-    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+def python_runtime(available: Sequence[str]) -> str:
+    """This interpreter's version where the service has it, else the newest that it has."""
+    own = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return own if own in available else _newest(available, "python", own)
 
 
-def _node_runtime() -> str:
+def node_runtime(available: Sequence[str]) -> str:
+    """The newest Node.js that the service has, else the one on PATH."""
+    if newest := _newest(available, "nodejs", ""):
+        return newest
     node = shutil.which("node")
     if node is None:
-        raise BuildError("no node on this host's PATH to tell the runtime; give --runtime")
+        raise BuildError("no Node.js on PATH to tell the runtime by; install nodejs, or give --runtime")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     return f"nodejs{version.lstrip('v').partition('.')[0]}.x"
 
 
-def _install_python(tree: Path, runtime: str, quiet: bool) -> None:
-    interpreter = sys.executable if runtime == _python_runtime() else shutil.which(runtime)
-    if interpreter is None:
-        raise BuildError(f"requirements.txt needs {runtime} on this host to install packages for it")
-    command = [interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-compile"]
-    _run([*command, "--target", str(tree), "-r", str(tree / "requirements.txt")], tree, quiet)
+def _newest(available: Sequence[str], family: str, otherwise: str) -> str:
+    found = [name for name in available if name.startswith(family)]
+    return max(found, key=_version, default=otherwise)
 
 
-def _install_node(tree: Path, quiet: bool) -> None:
-    if not json.loads((tree / "package.json").read_text()).get("dependencies"):
-        return
-    verb = "ci" if (tree / "package-lock.json").exists() else "install"
-    _run(["npm", verb, "--omit=dev", "--no-audit", "--no-fund", "--loglevel=error"], tree, quiet)
-
-
-def _run(command: list[str], folder: Path, quiet: bool) -> None:
-    if not quiet:
-        errors.print(f"installing: {' '.join(command[:4])} …", style="dim", markup=False)
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError as problem:
-        raise BuildError(f"{command[0]} is not on this host") from problem
-    if done.returncode != 0:
-        raise BuildError(f"{' '.join(command[:4])} failed:\n{done.stderr.strip() or done.stdout.strip()}")
-
-
-def _zip(tree: Path, archive: Path) -> None:
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as output:
-        for folder, folders, files in os.walk(tree):
-            folders.sort()
-            links = [name for name in folders if (Path(folder) / name).is_symlink()]
-            for name in sorted([*files, *links]):
-                _add(output, Path(folder) / name, tree)
-
-
-def _add(output: zipfile.ZipFile, file: Path, tree: Path) -> None:
-    member = zipfile.ZipInfo(str(file.relative_to(tree)), EPOCH)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    if file.is_symlink():
-        member.external_attr = 0o120777 << 16
-        output.writestr(member, str(file.readlink()))
-        return
-    executable = file.stat().st_mode & 0o111
-    member.external_attr = (0o100755 if executable else 0o100644) << 16
-    output.writestr(member, file.read_bytes())
+def _version(runtime: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", runtime))

@@ -6,12 +6,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stoker.app.admin_client import AdminClient, ServiceNotRunning
 from stoker.app.host import Finding, examine
-from stoker.cli.connection import data_directory
-from stoker.cli.output import console, show_json, show_table
+from stoker.cli.connection import DataOption, admin, data_directory
+from stoker.cli.output import say, show_json, show_table
 
-MARKS = {"ok": "[green]ok[/]", "degraded": "[yellow]degraded[/]", "missing": "[red]missing[/]"}
+COLOURS = {"ok": "green", "degraded": "yellow", "missing": "red"}
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    data: Annotated[Path | None, typer.Option(help="The service's data folder.")] = None,
+    data: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Exits with 1 when something is missing without which no function can run."""
@@ -30,22 +29,39 @@ def doctor(
         show_json(msgspec.to_builtins(findings))
     else:
         show_table(
-            ("", "WHAT", "FOUND", "CONSEQUENCE"),
-            ((MARKS[item.verdict], item.what, item.found, item.consequence) for item in findings),
+            ("", "WHAT", "FOUND"),
+            [(item.verdict, item.what, found_and_consequence(item)) for item in findings],
             empty="",
+            colours=COLOURS,
         )
-        if all(item.verdict == "ok" for item in findings):
-            console.print("everything is here")
+        say(verdict(findings))
     if any(item.verdict == "missing" for item in findings):
         raise typer.Exit(1)
 
 
+def found_and_consequence(item: Finding) -> str:
+    """The last column: what is there, and below it what follows from that."""
+    return f"{item.found}\n→ {item.consequence}" if item.consequence else item.found
+
+
+def verdict(findings: list[Finding]) -> str:
+    """One sentence over all findings."""
+    found = {item.verdict for item in findings}
+    if "missing" in found:
+        return "functions cannot run here until what is missing is there"
+    if "degraded" in found:
+        return "functions run here, with less where it says degraded"
+    return "everything is here"
+
+
 def _running_service(folder: Path) -> list[Finding]:
+    from stoker.app.admin_client import ServiceNotRunning  # noqa: PLC0415  (as in connection.admin)
+
     try:
-        report = AdminClient(folder).host()
-    except ServiceNotRunning:
-        return [Finding("ok", "service", "not running", "its own view is not shown here")]
-    running = Finding("ok", "service", f"stoker {report.version}, driver {report.driver}", "")
-    runtimes = Finding("ok", "runtimes", ", ".join(report.runtimes) or "none", "")
-    degraded = [Finding("degraded", "service", reason, "") for reason in report.degraded]
+        report = admin(folder).host()
+    except ServiceNotRunning as problem:
+        return [Finding("ok", "service", "not running", str(problem))]
+    running = Finding("ok", "service", f"stoker {report.version}, driver {report.driver}")
+    runtimes = Finding("ok", "runtimes", ", ".join(report.runtimes) or "none")
+    degraded = [Finding("degraded", "service", reason) for reason in report.degraded]
     return [running, runtimes, *degraded]

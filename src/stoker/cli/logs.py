@@ -1,21 +1,21 @@
 """``stoker logs``: a function's log, once or as it grows."""
 
+import re
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from botocore.exceptions import ClientError
 
-from stoker.cli.connection import client
-from stoker.cli.output import show_json
+from stoker.cli.connection import DataOption, client
+from stoker.cli.output import say, show_json, show_json_line
 
 POLL_S = 0.5
 OVERLAP_MS = 5_000
 """Lines are written a moment behind; how far back each look goes, so that none is missed."""
 SEEN_MAX = 20_000
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def register(app: typer.Typer) -> None:
@@ -26,26 +26,49 @@ def register(app: typer.Typer) -> None:
 def logs(
     name: Annotated[str, typer.Argument(help="Function name, or a log group (with a slash).")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
-    since: Annotated[float, typer.Option(help="Minutes to look back.")] = 60.0,
+    since: Annotated[str, typer.Option(help="How far to look back: 90s, 15m, 2h, 7d.")] = "1h",
     pattern: Annotated[str, typer.Option("--filter", help="A CloudWatch Logs filter pattern.")] = "",
-    data: Annotated[Path | None, typer.Option(help="The running service's data folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON: an array, or one object a line.")] = False,
+    data: DataOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON array; with --follow one object a line.")
+    ] = False,
 ) -> None:
-    """Show a function's log."""
+    """Show a function's log; times are UTC."""
+    start_ms = int((time.time() - look_back_s(since)) * 1000)
     group = name if "/" in name else f"/aws/lambda/{name}"
-    reader = _Reader(client("logs", data), group, pattern, int((time.time() - since * 60) * 1000))
+    reader = _Reader(client("logs", data), group, pattern, start_ms)
     events = reader.new_events(missing_is_error=not follow)
     if as_json and not follow:
         show_json(events)
         return
+    if not events and not follow:
+        say(f"nothing was logged within the last {since}; --since looks further back")
     while True:
         for event in events:
-            _print(event, as_json=as_json)
+            _show(event, as_json=as_json)
         sys.stdout.flush()
         if not follow:
             return
         time.sleep(POLL_S)
         events = reader.new_events(missing_is_error=False)
+
+
+def look_back_s(text: str) -> float:
+    """``15m`` -> 900 seconds.
+
+    Raises:
+        typer.BadParameter: it is not a number with a unit.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a time such as 90s, 15m, 2h or 7d", param_hint="'--since'")
+    return float(match[1]) * UNITS_S[match[2]]
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """One event as people read it: time in UTC, then its text."""
+    when = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return f"{when} {event['message'].rstrip()}"
 
 
 class _Reader:
@@ -67,8 +90,8 @@ class _Reader:
             )
             for page in pages:
                 fresh.extend(event for event in page["events"] if event["eventId"] not in self._seen)
-        except ClientError as problem:
-            if missing_is_error or problem.response["Error"]["Code"] != "ResourceNotFoundException":
+        except self._service.exceptions.ResourceNotFoundException:
+            if missing_is_error:
                 raise
         self._remember(fresh)
         return fresh
@@ -81,9 +104,8 @@ class _Reader:
             del self._seen[next(iter(self._seen))]
 
 
-def _print(event: dict[str, Any], *, as_json: bool) -> None:
+def _show(event: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        show_json(event)
-        return
-    when = datetime.fromtimestamp(event["timestamp"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    sys.stdout.write(f"{when} {event['message'].rstrip()}\n")
+        show_json_line(event, sys.stdout)
+    else:
+        sys.stdout.write(event_line(event) + "\n")

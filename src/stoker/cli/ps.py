@@ -1,14 +1,12 @@
 """``stoker ps``: every sandbox with its state, function, age and memory."""
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from stoker.app.admin_client import AdminClient
-from stoker.cli.connection import data_directory
+from stoker.cli.connection import DataOption, admin
 from stoker.cli.output import age, show_json, show_table, size
 
 
@@ -18,28 +16,28 @@ def register(app: typer.Typer) -> None:
 
 
 def ps(
-    data: Annotated[Path | None, typer.Option(help="The running service's data folder.")] = None,
+    data: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """List the sandboxes of this host."""
-    sandboxes = AdminClient(data_directory(data)).sandboxes()
+    sandboxes = admin(data).sandboxes()
     if as_json:
         show_json(msgspec.to_builtins(sandboxes))
         return
     now = time.time()
     show_table(
-        ("SANDBOX", "STATE", "FUNCTION", "AGE", "IDLE", "INVOCATIONS", "MEMORY"),
-        (
+        ("SANDBOX", "STATE", "AGE", "USED", "INVOCATIONS", "MEMORY", "FUNCTION"),
+        [
             (
                 box.sandbox_id[:12],
                 box.state,
-                box.function_arn.partition(":function:")[2] or box.function_arn,
                 age(now - box.created_at_s),
-                age(now - box.last_used_at_s),
+                f"{age(now - box.last_used_at_s)} ago",
                 str(box.invocations),
                 f"{size(box.memory_used_bytes)} / {box.memory_mb} MB",
+                box.function_arn.partition(":function:")[2] or box.function_arn,
             )
             for box in sandboxes
-        ),
-        empty="no sandbox",
+        ],
+        empty="no sandbox; one is made when a function is invoked",
     )

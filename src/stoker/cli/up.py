@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import socket
 import typing
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from stoker.app.configuration import load_settings
+from stoker.app.configuration import ConfigurationError, listen_address, load_settings
 from stoker.app.launch import SECRET_SETTINGS, start_supervised
 from stoker.core.configuration import Settings
 
@@ -19,13 +20,37 @@ def register(app: typer.Typer) -> None:
 
     def up(**flags: Any) -> None:
         file: Path | None = flags.pop("config", None)
-        start_supervised(load_settings(file=file, environment=os.environ, flags=flags))
+        settings = load_settings(file=file, environment=os.environ, flags=flags)
+        check_address(settings)
+        start_supervised(settings)
 
-    shown = [field for field in msgspec.structs.fields(Settings) if field.name not in SECRET_SETTINGS]
-    parameters = [_config_flag(), *(_flag(field) for field in shown)]
-    setattr(up, "__signature__", inspect.Signature(parameters))  # noqa: B010
-    up.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    setattr(up, "__signature__", inspect.Signature(parameters()))  # noqa: B010
+    up.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters()}
     app.command("up", help="Start Stoker on this host and serve until Ctrl-C.")(up)
+
+
+def parameters() -> list[inspect.Parameter]:
+    """--config, and a flag for each setting that may be seen on a command line."""
+    shown = [field for field in msgspec.structs.fields(Settings) if field.name not in SECRET_SETTINGS]
+    return [_config_flag(), *(_flag(field) for field in shown)]
+
+
+def check_address(settings: Settings) -> None:
+    """Refuse an address that is taken here, before a supervisor starts a service that fails again and again.
+
+    Raises:
+        ConfigurationError: saying so. Other obstacles are the service's to report.
+    """
+    host, port = listen_address(settings)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as problem:
+            raise ConfigurationError(
+                f"cannot listen on {settings.listen}: {problem.strerror}; choose another with --listen"
+            ) from problem
 
 
 def _config_flag() -> inspect.Parameter:
