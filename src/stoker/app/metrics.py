@@ -55,6 +55,7 @@ class _Rooms(Collector):
             yield CounterMetricFamily(f"stoker_logs_{name}", f"Function logs: {name}", value=float(value))
 
 
+_WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})
 
 
@@ -76,7 +77,8 @@ def _worker(statistics: WorkerStatistics) -> Iterable[Metric]:
         if isinstance(value, Histogram):
             yield _histogram(f"stoker_worker_{name.removesuffix('_ms')}_seconds", name, value)
         elif isinstance(value, int):
-            yield CounterMetricFamily(f"stoker_worker_{name}", f"Worker: {name}", value=float(value))
+            kind = GaugeMetricFamily if name in _WORKER_GAUGES else CounterMetricFamily
+            yield kind(f"stoker_worker_{name}", f"Worker: {name}", value=float(value))
 
 
 def _histogram(name: str, what: str, histogram: Histogram) -> HistogramMetricFamily:

@@ -44,6 +44,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         msgspec.Meta(description="how many times that budget functions may be promised; few use all", ge=1.0),
     ] = 4.0
     sandboxes_max: Annotated[int, _number("sandboxes at one time", ge=1)] = 1000
+    pool_memory_mb: Annotated[
+        int, _number("memory that pre-warmed sandboxes of no function yet may use; 0: none are made", ge=0)
+    ] = 256
+    pool_runtimes: Annotated[
+        str, _text("runtimes pre-warmed before their first use, such as 'python3.11, nodejs20.x'")
+    ] = ""
     account_concurrency: Annotated[int, _number("invocations at one time in an account and region", ge=1)] = (
         1000
     )

@@ -7,6 +7,7 @@ It never knows functions, timeouts or processes: those are its ``RuntimeEvents``
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Callable
 
 from stoker.core.errors import IllegalTransition
 from stoker.runtimeapi import answers
@@ -19,14 +20,20 @@ _PREFIX = b"/2018-06-01/"
 _INVOCATION = b"/2018-06-01/runtime/invocation/"
 _NEXT = b"/2018-06-01/runtime/invocation/next"
 _INIT_ERROR = b"/2018-06-01/runtime/init/error"
+_ASSIGNMENT = b"/2018-06-01/stoker/assignment"
 
 
 class RuntimeApi:
-    """One server for one sandbox. Not thread-safe: everything happens on the loop it was started on."""
+    """One server for one sandbox. Not thread-safe: everything happens on the loop it was started on.
 
-    def __init__(self, events: RuntimeEvents) -> None:
+    With ``on_pooled`` the runtime inside belongs to no function yet: it is told what it is for by ``assign``,
+    and ``on_pooled`` is called, synchronously, when it waits for that. Nothing else is served until then.
+    """
+
+    def __init__(self, events: RuntimeEvents, on_pooled: Callable[[], None] | None = None) -> None:
         self._events = events
-        self._states = RuntimeStates()
+        self._on_pooled = on_pooled
+        self._states = RuntimeStates(pooled=on_pooled is not None)
         self._connections: set[Connection] = set()
         self._waiting: deque[Connection] = deque(maxlen=MAX_CONNECTIONS)
         self._pending: RuntimeInvocation | None = None
@@ -57,6 +64,17 @@ class RuntimeApi:
         if self._server is not None:
             server, self._server = self._server, None
             server.close()
+
+    def assign(self, assignment: bytes) -> None:
+        """Tell a pooled runtime what it is for: JSON text, the answer to its waiting request.
+
+        Raises:
+            IllegalTransition: it is not pooled any more, or does not wait.
+        """
+        if not self._waiting or not self._states.allows(Move.ASSIGN):
+            raise IllegalTransition(refusal(self._states.state, Move.ASSIGN))
+        self._states.apply(Move.ASSIGN)
+        self._waiting.popleft().send(answers.answer(200, assignment))
 
     def deliver(self, invocation: RuntimeInvocation) -> None:
         """Hand an invocation to the runtime: at once if it waits, else with its next ``/next``.
@@ -110,7 +128,15 @@ class RuntimeApi:
                 return self._next(connection)
             if path == _PREFIX + b"ping":
                 return self._charged(connection, answers.PONG)
+            if path == _ASSIGNMENT and self._states.state is State.POOLED and not self._waiting:
+                return self._wait_pooled(connection)
         return self._charged(connection, answers.refuse(404, "NotFound", "404 page not found"))
+
+    def _wait_pooled(self, connection: Connection) -> None:
+        self._waiting.append(connection)
+        connection.awaiting = True
+        if self._on_pooled is not None:
+            self._on_pooled()
 
     def _next(self, connection: Connection) -> bytes | None:
         state = self._states.state

@@ -12,6 +12,8 @@ from stoker.core.errors import IllegalTransition
 class State(enum.Enum):
     """Where the runtime is. The values are the names that AWS uses in its error messages."""
 
+    POOLED = "Pooled"
+    """A pre-started process of no function yet: it may only wait for its assignment. Stoker's own state."""
     STARTED = "Started"
     """The process runs its initialisation; nothing was asked yet."""
     INIT_ERROR = "InitError"
@@ -29,6 +31,7 @@ class State(enum.Enum):
 class Move(enum.Enum):
     """What can happen. The values are the target names that AWS uses in its error messages."""
 
+    ASSIGN = "Started"
     NEXT = "Ready"
     DELIVER = "Running"
     RESPONSE = "InvocationResponse"
@@ -38,6 +41,7 @@ class Move(enum.Enum):
 
 
 LEGAL: dict[tuple[State, Move], State] = {
+    (State.POOLED, Move.ASSIGN): State.STARTED,
     (State.STARTED, Move.NEXT): State.READY,
     (State.STARTED, Move.INIT_ERROR): State.INIT_ERROR,
     (State.READY, Move.NEXT): State.READY,
@@ -57,8 +61,8 @@ class RuntimeStates:
 
     __slots__ = ("request_id", "state")
 
-    def __init__(self) -> None:
-        self.state = State.STARTED
+    def __init__(self, *, pooled: bool = False) -> None:
+        self.state = State.POOLED if pooled else State.STARTED
         self.request_id: str | None = None
         """The invocation delivered last; it stays after the answer, as in the emulator."""
 

@@ -37,8 +37,15 @@ RESERVED = frozenset(
 )
 """Keys that a function's configuration may not set."""
 
-FORCE_FRESH_PROCESS = frozenset({"AWS_LAMBDA_EXEC_WRAPPER", "NODE_OPTIONS", "TZ"})
-_FRESH_PREFIXES = ("LD_", "PYTHON", "GLIBC_", "MALLOC_")
+POOLED = "STOKER_POOLED"
+"""Set in the environment a pre-started runtime is launched with; it is gone once a function is assigned."""
+
+FORCE_FRESH_PROCESS = frozenset(
+    {"AWS_LAMBDA_EXEC_WRAPPER", "GCONV_PATH", "LANG", "LANGUAGE", "LOCPATH", "OPENSSL_CONF", "TZ"}
+)
+_FRESH_PREFIXES = ("GLIBC_", "ICU_", "LC_", "LD_", "MALLOC_", "NODE_", "OPENSSL_", "PYTHON", "SSL_", "UV_")
+_READ_LATER = frozenset({"NODE_ENV"})
+"""Node.js itself never reads it; most functions that set anything set this."""
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -118,9 +125,23 @@ def reserved_among(variables: Iterable[str]) -> list[str]:
     return sorted(set(variables) & RESERVED)
 
 
-def needs_fresh_process(variables: Iterable[str]) -> bool:
+def pooled_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """What a pre-started runtime is launched with: nothing of any function.
+
+    ``base``, the runtime plan's, comes first as in ``function_environment``: what stays keeps its place.
+    """
+    return {**base, "AWS_LAMBDA_RUNTIME_API": RUNTIME_API_ADDRESS, POOLED: "1"}
+
+
+def needs_fresh_process(variables: Iterable[str], runtime: str = "") -> bool:
     """Whether any of a function's own variables acts only when a process starts.
 
-    A pre-started runtime cannot serve such a function: its loader, interpreter or time zone are set already.
+    A pre-started ``runtime`` cannot serve such a function: its loader, interpreter or locale are set already.
+    Only Python can be told of another time zone later.
     """
-    return any(key in FORCE_FRESH_PROCESS or key.startswith(_FRESH_PREFIXES) for key in variables)
+    return any(
+        (key in FORCE_FRESH_PROCESS or key.startswith(_FRESH_PREFIXES))
+        and key not in _READ_LATER
+        and not (key == "TZ" and runtime.startswith("python"))
+        for key in variables
+    )

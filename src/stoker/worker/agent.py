@@ -22,8 +22,11 @@ from stoker.services.worker import SandboxReference, SandboxStatus, StaleReferen
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
 from stoker.worker.life import Life
-from stoker.worker.parts import Background, Parts, SessionCredentials, WorkerSettings
+from stoker.worker.parts import Parts, SessionCredentials, WorkerSettings
+from stoker.worker.pool import Pool, PoolSettings
+from stoker.worker.pooling import PoolLimits, PoolPlan
 from stoker.worker.statistics import WorkerStatistics
+from stoker.worker.tasks import Background
 
 
 class WorkerAgent:
@@ -45,6 +48,9 @@ class WorkerAgent:
         self._settings = settings
         self._code = code
         self._runtimes = runtimes
+        self._lives: dict[str, Life] = {}
+        background = Background()
+        self._pool = self._make_pool(driver, clock, background, serve_service_api)
         self._parts = Parts(
             settings=settings,
             driver=driver,
@@ -54,14 +60,41 @@ class WorkerAgent:
             serve_service_api=serve_service_api,
             freezer=Freezer(),
             statistics=self.statistics,
-            background=Background(),
+            background=background,
+            pool=self._pool,
         )
         self._incarnation = secrets.token_hex(8)
-        self._lives: dict[str, Life] = {}
         self._reserved_mb = 0
         self._planned: set[str] = set()
         self._draining = False
         self._lost_callbacks: list[Callable[[SandboxReference], None]] = []
+
+    def _make_pool(
+        self,
+        driver: SandboxDriver,
+        clock: Clock,
+        background: Background,
+        serve_service_api: ServeServiceApi | None,
+    ) -> Pool | None:
+        settings = self._settings
+        if settings.pool_memory_mb <= 0:
+            return None
+        return Pool(
+            PoolSettings(
+                worker_id=settings.worker_id,
+                cpu_policy=settings.cpu_policy,
+                egress=settings.egress,
+                makers=settings.pool_makers,
+            ),
+            PoolPlan(PoolLimits(memory_mb=settings.pool_memory_mb)),
+            driver=driver,
+            clock=clock,
+            statistics=self.statistics,
+            background=background,
+            serve_service_api=serve_service_api,
+            room=lambda: settings.sandboxes_max - len(self._lives),
+            busy=lambda: any(life.is_initialising for life in self._lives.values()),
+        )
 
     @property
     def worker_id(self) -> str:
@@ -78,6 +111,20 @@ class WorkerAgent:
         )
 
     # --- making
+
+    async def warm(self) -> None:
+        """Have the pools that the settings name filled, behind.
+
+        Raises:
+            RuntimeUnavailable: this host cannot run one of them; the message says what to install.
+        """
+        if self._pool is None:
+            return
+        for runtime in self._settings.pool_runtimes:
+            plan = None
+            if not runtime.startswith("provided"):
+                plan = await asyncio.to_thread(self._runtimes.plan, runtime)
+            self._pool.expect(plan)
 
     async def create(self, function: FunctionVersion) -> SandboxReference:
         started_s = self._parts.clock.monotonic_s()
@@ -99,6 +146,7 @@ class WorkerAgent:
             self._reserved_mb -= function.memory_mb
             raise
         self._lives[sandbox_id] = life
+        self.statistics.reserve_ms.add((self._parts.clock.monotonic_s() - started_s) * 1000.0)
         await self._begin(life)
         self.statistics.sandboxes_created += 1
         self.statistics.create_ms.add((self._parts.clock.monotonic_s() - started_s) * 1000.0)
@@ -189,12 +237,15 @@ class WorkerAgent:
         self.statistics.sandboxes_destroyed += 1
 
     def sandboxes(self) -> list[SandboxStatus]:
-        return [life.status() for life in self._lives.values()]
+        pooled = self._pool.statuses() if self._pool is not None else []
+        return [*(life.status() for life in self._lives.values()), *pooled]
 
     # --- ending
 
     async def close(self, grace_s: float) -> None:
         self._draining = True
+        if self._pool is not None:
+            self._pool.close()
         for life in tuple(self._lives.values()):
             life.retire()
         if grace_s > 0:

@@ -1,6 +1,7 @@
 """One execution environment: a driver's sandbox with one runtime process, its Runtime API and its output.
 
 It turns sockets, pipes and the process's end into calls of its owner; it knows no functions and no time-outs.
+One that waits in a pool has the pool as its owner, until a function's life takes it over.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from socket import socket
 from typing import Protocol
 
 from stoker.core.clock import Clock
-from stoker.core.errors import SandboxError
+from stoker.core.errors import SandboxDied, SandboxError
 from stoker.runtimeapi import RuntimeApi, RuntimeInvocation
 from stoker.runtimeapi.states import State
 from stoker.sandbox.driver import Exit, Launch, Sandbox, SandboxLimits
@@ -39,13 +40,16 @@ class Owner(Protocol):
 
 
 class Environment:
-    """Begins with ``launch``, ends with ``destroy``. Not thread-safe."""
+    """Begins with ``serve``, ``own`` and ``launch`` or ``assign``; ends with ``destroy``. Not thread-safe."""
 
-    def __init__(self, sandbox: Sandbox, owner: Owner, sink: Sink, clock: Clock) -> None:
+    def __init__(self, sandbox: Sandbox, clock: Clock, on_pooled: Callable[[], None] | None = None) -> None:
         self.sandbox = sandbox
-        self._owner: Owner | None = owner
-        self._api = RuntimeApi(self)
-        self._output = Output(sandbox.output, sandbox.telemetry, sink, clock)
+        self.pooled_runtime = on_pooled is not None
+        """A runtime of no function was started ahead: ``assign`` takes the place of ``launch``."""
+        self._clock = clock
+        self._owner: Owner | None = None
+        self._api = RuntimeApi(self, on_pooled)
+        self._output: Output | None = None
         self._stop_service_api: Callable[[], None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._end: Exit | None = None
@@ -55,17 +59,46 @@ class Environment:
         self._destroyed = False
         self._delivered = ""
 
-    async def launch(self, launch: Launch, serve_service_api: ServeServiceApi | None) -> None:
-        """Serve the sandbox's APIs and start its runtime.
+    async def serve(self, serve_service_api: ServeServiceApi | None) -> None:
+        """Serve the sandbox's APIs."""
+        await self._api.start(self.sandbox.runtime_api)
+        if serve_service_api is not None:
+            self._stop_service_api = await serve_service_api(self.sandbox.service_api)
+
+    def own(self, owner: Owner, sink: Sink | None) -> None:
+        """From now on ``owner`` is told; with a ``sink`` output is read, before it waits in its pipes.
+
+        Raises:
+            SandboxDied: all inside has ended already.
+        """
+        if self._end is not None:
+            raise SandboxDied(self.sandbox.sandbox_id)
+        self._owner = owner
+        if sink is not None and self._output is None:
+            self._output = Output(self.sandbox.output, self.sandbox.telemetry, sink, self._clock)
+
+    async def launch(self, launch: Launch) -> None:
+        """Start the runtime.
 
         Raises:
             SandboxError: it could not be started; ``destroy`` must follow.
         """
-        await self._api.start(self.sandbox.runtime_api)
-        if serve_service_api is not None:
-            self._stop_service_api = await serve_service_api(self.sandbox.service_api)
         await self.sandbox.launch(launch)
-        self._watching = asyncio.create_task(self._watch())
+        self.watch()
+
+    def assign(self, assignment: bytes) -> None:
+        """Tell the pooled runtime inside what it is for.
+
+        Raises:
+            IllegalTransition: it does not wait for that.
+        """
+        self._api.assign(assignment)
+        self.pooled_runtime = False
+
+    def watch(self) -> None:
+        """Notice the end of all inside, also before anything was launched."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         try:
@@ -84,7 +117,7 @@ class Environment:
             self._last_words.cancel()
         owner, self._owner = self._owner, None
         if owner is not None and self._end is not None:
-            self._output.drain()
+            self.drain_output()
             owner.runtime_ended(self._end)
 
     # --- what the owner asks
@@ -114,7 +147,8 @@ class Environment:
 
     def drain_output(self) -> None:
         """Log what the runtime has written so far."""
-        self._output.drain()
+        if self._output is not None:
+            self._output.drain()
 
     async def throttle(self, limits: SandboxLimits) -> None:
         """Init is over: the function's share of the CPU applies."""
@@ -137,7 +171,8 @@ class Environment:
         self._owner = None
         if self._last_words is not None:
             self._last_words.cancel()
-        self._output.close()
+        if self._output is not None:
+            self._output.close()
         if self._stop_service_api is not None:
             self._stop_service_api()
         await self._api.close()

@@ -5,9 +5,16 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from stoker.core.limits import MB_PER_CPU
 from stoker.runtimes.catalog import RuntimePlan
-from stoker.runtimes.environment import Credentials, FunctionIdentity, function_environment
+from stoker.runtimes.environment import (
+    Credentials,
+    FunctionIdentity,
+    function_environment,
+    needs_fresh_process,
+)
 from stoker.sandbox.driver import SERVICE_API_PORT, Launch, MountPoint, SandboxLimits
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionVersion
@@ -65,6 +72,31 @@ def launch_of(
         endpoints=ENDPOINTS,
     )
     return Launch(plan.argv, environment, plan.working_directory)
+
+
+def assignment_of(launch: Launch) -> bytes:
+    """What a pooled runtime is told instead of being launched: JSON for its bootstrap."""
+    return msgspec.json.encode(
+        {"environment": launch.environment, "working_directory": launch.working_directory}
+    )
+
+
+def is_poolable(plan: RuntimePlan, function: FunctionVersion) -> bool:
+    """Whether a runtime that was started before its function was known can become this one."""
+    variables = function.environment or {}
+    if plan.runtime.startswith("provided") or needs_fresh_process(variables, plan.runtime):
+        return False
+    # What cannot be told in JSON is left to the launch, which says what is wrong with it.
+    texts = (*variables, *variables.values(), function.handler or "")
+    return all(text.isprintable() or ("\0" not in text and _is_encodable(text)) for text in texts)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def log_stream_of(function: FunctionVersion, now_s: float, unique_hex: str) -> str:

@@ -371,6 +371,11 @@ class Life:
     def _milliseconds_since(self, start_s: float) -> float:
         return (self._parts.clock.monotonic_s() - start_s) * 1000.0
 
+    @property
+    def is_initialising(self) -> bool:
+        """Whether its Init runs now."""
+        return self._phase is not None
+
     def status(self) -> SandboxStatus:
         """For people."""
         return SandboxStatus(

@@ -1,8 +1,6 @@
 """What every sandbox of a worker shares: ports, callbacks and settings, wired once by the application."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,7 +11,9 @@ from stoker.services.functions import FunctionVersion
 from stoker.services.logs import LogStore
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
+from stoker.worker.pool import Pool
 from stoker.worker.statistics import WorkerStatistics
+from stoker.worker.tasks import Background
 
 SessionCredentials = Callable[[FunctionVersion], Credential]
 """Temporary keys of a function's role, valid for the life of one sandbox."""
@@ -27,30 +27,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     sandboxes_max: int
     cpu_policy: str = "quota"
     egress: bool = False
-
-
-class Background:
-    """Tasks nobody waits for: kept until they end; what they raise reaches the loop's exception handler."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            context = {"message": "a background task of the worker failed", "exception": error, "task": task}
-            task.get_loop().call_exception_handler(context)
-
-    async def wait(self) -> None:
-        """Until all have ended, those included that they start."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+    pool_memory_mb: int = 0
+    """What pre-warmed sandboxes of no function yet may use together; 0: there are none."""
+    pool_runtimes: tuple[str, ...] = ()
+    """Runtimes that are pre-warmed before their first use."""
+    pool_makers: int = 1
+    """Pre-warmed sandboxes in the making at one time."""
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -65,3 +47,4 @@ class Parts(msgspec.Struct, frozen=True):
     freezer: Freezer
     statistics: WorkerStatistics
     background: Background
+    pool: Pool | None = None

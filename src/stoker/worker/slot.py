@@ -6,13 +6,13 @@ A slot has one environment at a time; after a failed Init a second one takes the
 import asyncio
 from pathlib import Path
 
-from stoker.core.errors import SandboxDied, SandboxError
+from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
 from stoker.runtimes.catalog import RuntimePlan
-from stoker.sandbox.driver import SandboxSpec
+from stoker.sandbox.driver import MountPoint, SandboxSpec
 from stoker.services.functions import FunctionVersion
 from stoker.worker.environment import Environment, Owner
 from stoker.worker.journal import Journal
-from stoker.worker.launching import launch_of, limits_of, mounts_of
+from stoker.worker.launching import assignment_of, is_poolable, launch_of, limits_of, mounts_of
 from stoker.worker.parts import Parts
 
 _MIB = 1024 * 1024
@@ -54,23 +54,65 @@ class Slot:
         return self._environment
 
     async def make(self, plan: RuntimePlan, task: Path) -> Environment:
-        """An environment with its mounts and no process yet; not in the slot until ``take``.
+        """An environment with its mounts, of a pool or with no process yet; not in the slot until ``launch``.
 
         Raises:
             SandboxError: nothing is left of the attempt.
         """
-        settings = self._parts.settings
         self._made += 1
+        # A failed Init is repeated in what was made for it alone.
+        if self._made == 1 and (pooled := await self._pooled(plan, task)) is not None:
+            return pooled
+        started_s = self._parts.clock.monotonic_s()
+        environment = await self._fresh(plan, task)
+        self._parts.statistics.sandbox_ms.add(self._milliseconds_since(started_s))
+        return environment
+
+    async def _pooled(self, plan: RuntimePlan, task: Path) -> Environment | None:
+        """A pooled environment that has the function's code and limits; None when there is none to be had."""
+        pool = self._parts.pool
+        if pool is None:
+            return None
+        environment = pool.take(plan if is_poolable(plan, self._function) else None)
+        if environment is None:
+            return None
+        started_s = self._parts.clock.monotonic_s()
+        mounts = mounts_of(plan, task)
+        if environment.pooled_runtime:
+            mounts = {MountPoint.TASK: mounts[MountPoint.TASK]}
+        limits = limits_of(self._function, self._parts.settings.cpu_policy, initialising=True)
+        try:
+            # The jail does one after the other, and both are done before any code of the function runs.
+            await asyncio.gather(environment.sandbox.mount(mounts), environment.sandbox.set_limits(limits))
+        except SandboxError:
+            environment.abandon()
+            self._parts.background.spawn(environment.destroy())
+            return None
+        except BaseException:
+            environment.abandon()
+            self._parts.background.spawn(environment.destroy())
+            raise
+        self._parts.statistics.mount_ms.add(self._milliseconds_since(started_s))
+        return environment
+
+    async def _fresh(self, plan: RuntimePlan, task: Path) -> Environment:
+        settings = self._parts.settings
         # The first one may still be on its way out when the second is made: its name is its own.
         name = self._sandbox_id if self._made == 1 else f"{self._sandbox_id}-{self._made}"
         limits = limits_of(self._function, settings.cpu_policy, initialising=True)
         sandbox = await self._parts.driver.create(
             SandboxSpec(name, limits, mounts_of(plan, task), settings.egress)
         )
-        return Environment(sandbox, self._owner, self._journal, self._parts.clock)
+        environment = Environment(sandbox, self._parts.clock)
+        try:
+            await environment.serve(self._parts.serve_service_api)
+        except BaseException:
+            await environment.destroy()
+            raise
+        return environment
 
     async def launch(self, environment: Environment, plan: RuntimePlan) -> None:
-        """Put an environment into the slot and start its runtime.
+        """Put an environment into the slot and start its runtime, or tell a pooled one what it is for.
 
         Raises:
             SandboxError: the slot is empty again and nothing is left of the attempt.
@@ -79,12 +121,22 @@ class Slot:
         credential = self._parts.session_credentials(self._function)
         fd = environment.sandbox.telemetry_fd_inside
         launch = launch_of(plan, self._function, credential, log_stream=self._log_stream, telemetry_fd=fd)
+        started_s = self._parts.clock.monotonic_s()
+        statistics = self._parts.statistics
         try:
-            await environment.launch(launch, self._parts.serve_service_api)
-        except BaseException:
+            environment.own(self._owner, self._journal)
+            if environment.pooled_runtime:
+                environment.assign(assignment_of(launch))
+                statistics.assign_ms.add(self._milliseconds_since(started_s))
+                return
+            await environment.launch(launch)
+            statistics.launch_ms.add(self._milliseconds_since(started_s))
+        except BaseException as error:
             if self._environment is environment:
                 self._environment = None
             await environment.destroy()
+            if isinstance(error, IllegalTransition):
+                raise SandboxDied(self._sandbox_id) from error
             raise
 
     def throttle_soon(self) -> None:
@@ -100,6 +152,9 @@ class Slot:
         except SandboxError:
             # A sandbox that cannot be held to its share must not run on; its end is handled as any other.
             environment.kill()
+
+    def _milliseconds_since(self, start_s: float) -> float:
+        return (self._parts.clock.monotonic_s() - start_s) * 1000.0
 
     def drain_output(self) -> None:
         """Log what the runtime has written so far."""

@@ -4,7 +4,12 @@ from bisect import bisect_left
 
 from stoker.worker.outcome import EXIT_ERROR, OUT_OF_MEMORY, Outcome
 
-INIT_BOUNDS_MS: tuple[float, ...] = (10, 20, 40, 60, 80, 100, 150, 200, 300, 500, 1000, 2000, 5000, 10_000)
+PHASE_BOUNDS_MS: tuple[float, ...] = (
+    *(0.1, 0.2, 0.5, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 500, 5000),
+)
+INIT_BOUNDS_MS: tuple[float, ...] = (
+    *(1, 2, 3, 4, 5, 7, 10, 15, 20, 40, 60, 80, 100, 150, 200, 300, 500, 1000, 2000, 5000, 10_000),
+)
 DURATION_BOUNDS_MS: tuple[float, ...] = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 60_000)
 
 
@@ -27,6 +32,7 @@ class WorkerStatistics:
     """Counters since the worker started."""
 
     __slots__ = (
+        "assign_ms",
         "crashes",
         "create_ms",
         "duration_ms",
@@ -34,7 +40,17 @@ class WorkerStatistics:
         "init_failures",
         "init_ms",
         "invocations",
+        "launch_ms",
+        "mount_ms",
         "out_of_memory",
+        "pool_failures",
+        "pool_hits",
+        "pool_lost",
+        "pool_memory_mb",
+        "pool_misses",
+        "pool_size",
+        "reserve_ms",
+        "sandbox_ms",
         "sandboxes_created",
         "sandboxes_destroyed",
         "sandboxes_lost",
@@ -51,8 +67,28 @@ class WorkerStatistics:
         self.timeouts = 0
         self.crashes = 0
         self.out_of_memory = 0
+        self.pool_hits = 0
+        """Cold starts served by the pool that was wanted."""
+        self.pool_misses = 0
+        """Cold starts for which that pool was empty."""
+        self.pool_lost = 0
+        """Pooled sandboxes that died while they waited."""
+        self.pool_failures = 0
+        """Sandboxes that could not be made for a pool."""
+        self.pool_size = 0
+        self.pool_memory_mb = 0
         self.create_ms = Histogram(INIT_BOUNDS_MS)
-        """From the request for a sandbox to its runtime's start."""
+        """From the request for a sandbox to its runtime's start: the sum of the phases up to ``init_ms``."""
+        self.reserve_ms = Histogram(PHASE_BOUNDS_MS)
+        """Room, code and plan."""
+        self.sandbox_ms = Histogram(PHASE_BOUNDS_MS)
+        """Making a sandbox, where none came from a pool."""
+        self.mount_ms = Histogram(PHASE_BOUNDS_MS)
+        """Putting a function's code and limits into a pooled sandbox."""
+        self.assign_ms = Histogram(PHASE_BOUNDS_MS)
+        """Telling a pooled runtime what it is for."""
+        self.launch_ms = Histogram(PHASE_BOUNDS_MS)
+        """Starting a runtime's process, where none was pooled."""
         self.init_ms = Histogram(INIT_BOUNDS_MS)
         self.duration_ms = Histogram(DURATION_BOUNDS_MS)
 

@@ -6,6 +6,7 @@ from stoker.core.errors import IllegalTransition
 from stoker.runtimeapi.states import LEGAL, Move, RuntimeStates, State, refusal
 
 ALLOWED = {
+    State.POOLED: {Move.ASSIGN, Move.CLOSE},
     State.STARTED: {Move.NEXT, Move.INIT_ERROR, Move.CLOSE},
     State.INIT_ERROR: {Move.CLOSE},
     State.READY: {Move.NEXT, Move.DELIVER, Move.CLOSE},

@@ -17,9 +17,24 @@ function initErrorHandlers(client) {
   };
 }
 
+// Started ahead of any function: wait to be told which, then be as if started for it.
+async function waitForAssignment(client) {
+  const { environment, working_directory: folder } = JSON.parse(await client.assignment());
+  for (const name of Object.keys(process.env)) {
+    // The API's address comes later in a fresh process.
+    if (!(name in environment) || name === 'AWS_LAMBDA_RUNTIME_API') delete process.env[name];
+  }
+  for (const [name, value] of Object.entries(environment)) {
+    // Only what differs: Node looks for the time zone again whenever TZ is set.
+    if (process.env[name] !== value) process.env[name] = value;
+  }
+  process.chdir(folder);
+}
+
 async function main() {
-  patchConsole();
   const client = new Client(process.env.AWS_LAMBDA_RUNTIME_API);
+  if (process.env.STOKER_POOLED) await waitForAssignment(client);
+  patchConsole();
   const onError = initErrorHandlers(client);
   const uncaught = (error) => {
     logError('Uncaught Exception', error);

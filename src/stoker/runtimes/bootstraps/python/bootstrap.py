@@ -61,9 +61,12 @@ def main():
     """Prepare the interpreter and serve invocations until the process ends."""
     from stoker_runtime import bootstrap  # found beside this file, before the function's folders come first
 
-    _set_path()
     _add_site_builtins()
-    bootstrap.run(os.environ["_HANDLER"], os.environ["AWS_LAMBDA_RUNTIME_API"])
+    client = bootstrap.connect(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    if "STOKER_POOLED" in os.environ:
+        bootstrap.wait_for_assignment(client)
+    _set_path()
+    bootstrap.run(os.environ["_HANDLER"], client)
 
 
 main()

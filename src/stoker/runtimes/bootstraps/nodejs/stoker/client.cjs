@@ -38,6 +38,13 @@ class Client {
     this.nextRequest = `GET ${NEXT} HTTP/1.1\r\nHost: ${address}\r\n\r\n`;
   }
 
+  // Wait, in a process started ahead, to be told what it is for: JSON text.
+  async assignment() {
+    const answer = await this.send(`GET /2018-06-01/stoker/assignment HTTP/1.1\r\nHost: ${this.host}\r\n\r\n`);
+    if (answer.status !== 200) throw new Error(`Failed to get an assignment. Response code: ${answer.status}.`);
+    return answer.body;
+  }
+
   // Wait for an invocation: { headers (lower-case names), body (text) }.
   async next() {
     const answer = await (this.nextAnswer ?? this.send(this.nextRequest));

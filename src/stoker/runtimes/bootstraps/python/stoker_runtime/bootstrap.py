@@ -9,6 +9,7 @@ Messages, error shapes and order of steps are those of AWS's runtime interface c
 import importlib
 import os
 import sys
+import time
 
 from stoker_runtime.client import RuntimeClient
 from stoker_runtime.context import LambdaContext
@@ -177,12 +178,48 @@ def _load(handler, client, log_sink):
     return sys.exit(1)
 
 
-def run(handler, address):
-    """Load ``handler`` and serve invocations from the Runtime API at ``address`` (host:port) for ever."""
+def connect(address):
+    """A client of the Runtime API at ``address`` (host:port), connected before any code of the function.
+
+    So the first descriptor is taken in a process started for its function as in one that waited for it.
+    """
+    client = RuntimeClient(address)
+    client.connect()
+    return client
+
+
+def wait_for_assignment(client):
+    """Started ahead of any function: wait to be told which, then be as if started for it."""
+    assignment = loads(client.assignment())
+    _become(assignment["environment"])
+    os.chdir(assignment["working_directory"])
+    for folder in list(sys.path_importer_cache):
+        if folder.startswith(("/var/task", "/opt")):  # looked at before it was mounted
+            del sys.path_importer_cache[folder]
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
+
+
+def _become(wanted):
+    """Give this process the environment, in the order, that a fresh one would have been started with."""
+    environ = os.environ
+    coerced = environ.pop("LC_CTYPE", None)  # the interpreter set it, behind all others (PEP 538)
+    for name in list(environ):
+        if name not in wanted or name == "AWS_LAMBDA_RUNTIME_API":  # comes later in a fresh one
+            del environ[name]
+    for name, value in wanted.items():
+        if environ.get(name) != value:
+            environ[name] = value
+    if coerced is not None:
+        environ["LC_CTYPE"] = coerced
+    time.tzset()
+
+
+def run(handler, client):
+    """Load ``handler`` and serve invocations from the Runtime API behind ``client`` for ever."""
     global invocation_id, tenant_id
     sys.stdout = Unbuffered(sys.stdout)
     sys.stderr = Unbuffered(sys.stderr)
-    client = RuntimeClient(address)
     with create_log_sink() as log_sink:
         sys.meta_path.insert(0, _LoggingHook(log_sink))
         request_handler = _load(handler, client, log_sink)

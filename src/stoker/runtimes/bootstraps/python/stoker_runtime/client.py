@@ -31,6 +31,25 @@ class RuntimeClient:
         ).encode()
         self._accepted_owed = None
 
+    def connect(self):
+        """Open the connection, if it is not open."""
+        if self._socket is not None:
+            return
+        family = _socket.AF_INET6 if ":" in self._host else _socket.AF_INET
+        connection = _socket.socket(family, _socket.SOCK_STREAM)
+        connection.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        connection.connect((self._host, self._port))
+        self._socket = connection
+
+    def assignment(self):
+        """Wait, in a process started ahead, to be told what it is for; returns JSON bytes."""
+        head = "GET /2018-06-01/stoker/assignment HTTP/1.1\r\nHost: " + self._authority + "\r\n\r\n"
+        self._send(head.encode())
+        status, _, body = self._receive()
+        if status != 200:
+            raise RuntimeClientError(f"Failed to get an assignment. Response code: {status}. {body!r}")
+        return body
+
     def next(self):
         """Wait for an invocation; returns (headers by lower-case name, body)."""
         if not self._next_sent:
@@ -94,12 +113,7 @@ class RuntimeClient:
         ).encode() + body
 
     def _send(self, data):
-        if self._socket is None:
-            family = _socket.AF_INET6 if ":" in self._host else _socket.AF_INET
-            connection = _socket.socket(family, _socket.SOCK_STREAM)
-            connection.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            connection.connect((self._host, self._port))
-            self._socket = connection
+        self.connect()
         self._socket.sendall(data)
 
     def _receive(self):
