@@ -3,6 +3,7 @@
 #include "egress.h"
 
 #include "egress_host.h"
+#include "egress_locks.h"
 #include "egress_rules.h"
 #include "rtnetlink.h"
 #include "system_tool.h"
@@ -14,7 +15,6 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -98,20 +98,6 @@ static int clean(uint32_t instance, uint32_t gateway)
     return apply(text);
 }
 
-static int lock_instance(uint32_t instance)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/run/stoker-egress-%u.lock", instance);
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return egress_fail(-errno, "open %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return fd;
-    int error = errno;
-    close(fd);
-    return -error;
-}
-
 /* Takes the first free instance, and tidies every other that has no owner. */
 static int claim(const char *range)
 {
@@ -120,14 +106,14 @@ static int claim(const char *range)
         int result = range_share(range, i, &first, &size);
         if (result < 0)
             return result;
-        int lock = lock_instance(i);
+        int lock = egress_lock_instance(i);
         if (lock == -EWOULDBLOCK)
             continue;
         if (lock < 0)
             return lock;
         result = clean(i, first + 1);
         if (result < 0 || pool.lock_fd >= 0) {
-            close(lock);
+            egress_unlock_instance(i, lock);
             if (result < 0)
                 return result;
             continue;
@@ -156,7 +142,7 @@ static int open_descriptors(void)
     pool.netlink_fd = rtnetlink_open();
     if (pool.netlink_fd < 0)
         return egress_fail(pool.netlink_fd, "open rtnetlink");
-    return 0;
+    return egress_locks_open(pool.netns_fd);
 }
 
 /* The forwarder's address sits on lo: it is there before any link, needs no driver. */
@@ -349,9 +335,11 @@ void egress_close(void)
 {
     if (!pool.open)
         return;
-    egress_uplinks_close();
-    if (pool.lock_fd >= 0)
+    if (pool.lock_fd >= 0) {
         clean(pool.instance, pool.gateway);
+        egress_uplinks_close(pool.instance, pool.lock_fd);
+        pool.lock_fd = -1;
+    }
     forget();
 }
 

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "egress_host.h"
 
+#include "egress_locks.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,8 +20,6 @@
 #define UPLINK_CHECK_INTERVAL_S 5
 #define DNS_BACKLOG 64
 
-static char uplinks[UPLINKS_MAX][IFNAMSIZ]; /* whose forwarding we switched on */
-static uint32_t uplink_count;
 static time_t checked_s;
 
 static char words[EGRESS_WORDS_BYTES] = "no error";
@@ -60,14 +60,37 @@ static int forwarding(const char *name, char set)
     return result;
 }
 
-/* Answers come in over the default routes' links: these have to forward. */
-int egress_uplinks_open(void)
+static uint32_t read_record(int record, char names[UPLINKS_MAX][IFNAMSIZ])
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (checked_s && now.tv_sec - checked_s < UPLINK_CHECK_INTERVAL_S)
-        return 0;
-    checked_s = now.tv_sec;
+    char text[UPLINKS_MAX * IFNAMSIZ + 1];
+    uint32_t count = 0;
+    ssize_t got = pread(record, text, sizeof text - 1, 0);
+    text[got > 0 ? got : 0] = 0;
+    for (char *name = strtok(text, "\n"); name && count < UPLINKS_MAX; name = strtok(NULL, "\n"))
+        if (strlen(name) < IFNAMSIZ && !strchr(name, '/'))
+            strcpy(names[count++], name);
+    return count;
+}
+
+/* Recorded before it is done: a jail killed in between leaves no link on for ever. */
+static int switch_on(int record, const char *name)
+{
+    char names[UPLINKS_MAX][IFNAMSIZ], line[IFNAMSIZ + 1];
+    uint32_t count = read_record(record, names), i = 0;
+    while (i < count && strcmp(names[i], name) != 0)
+        i++;
+    int length = snprintf(line, sizeof line, "%s\n", name);
+    if (i == UPLINKS_MAX)
+        return egress_fail(-ENOSPC, "switch on forwarding of %s", name);
+    if (i == count && write(record, line, (size_t)length) != length)
+        return egress_fail(-errno, "record that %s forwards", name);
+    int switched = forwarding(name, '1');
+    return switched < 0 ? egress_fail(switched, "switch on forwarding of %s", name) : 0;
+}
+
+/* Answers come in over the default routes' links: these have to forward. */
+static int switch_on_uplinks(int record)
+{
     FILE *routes = fopen("/proc/net/route", "re");
     if (!routes)
         return egress_fail(-errno, "open /proc/net/route");
@@ -77,24 +100,43 @@ int egress_uplinks_open(void)
     while (result == 0 && fgets(line, sizeof line, routes)) {
         if (sscanf(line, "%15s %x %*x %*x %*d %*d %*d %x", name, &destination, &mask) != 3)
             continue; /* the heading */
-        if (destination || mask || forwarding(name, 0) != 0 || uplink_count == UPLINKS_MAX)
-            continue;
-        int switched = forwarding(name, '1');
-        if (switched < 0)
-            result = egress_fail(switched, "switch on forwarding of %s", name);
-        else
-            strcpy(uplinks[uplink_count++], name);
+        if (destination == 0 && mask == 0 && forwarding(name, 0) == 0)
+            result = switch_on(record, name);
     }
     fclose(routes);
     return result;
 }
 
-void egress_uplinks_close(void)
+int egress_uplinks_open(void)
 {
-    for (uint32_t i = 0; i < uplink_count; i++)
-        forwarding(uplinks[i], '0');
-    uplink_count = 0;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (checked_s && now.tv_sec - checked_s < UPLINK_CHECK_INTERVAL_S)
+        return 0;
+    checked_s = now.tv_sec;
+    int record = egress_lock_record();
+    if (record < 0)
+        return record;
+    int result = switch_on_uplinks(record);
+    close(record);
+    return result;
+}
+
+void egress_uplinks_close(uint32_t instance, int instance_lock)
+{
+    char names[UPLINKS_MAX][IFNAMSIZ];
+    int record = egress_lock_record();
     checked_s = 0;
+    if (record >= 0 && !egress_others_live(instance)) {
+        uint32_t count = read_record(record, names);
+        /* Someone made the host a router meanwhile: not ours to undo. */
+        for (uint32_t i = 0; i < count && forwarding("all", 0) != 1; i++)
+            forwarding(names[i], '0');
+        egress_remove_record();
+    }
+    egress_unlock_instance(instance, instance_lock);
+    if (record >= 0)
+        close(record);
 }
 
 /* --- DNS --------------------------------------------------------------------- */
@@ -123,7 +165,9 @@ int egress_dns_socket(uint32_t gateway, int type)
     int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return egress_fail(-errno, "open a DNS socket");
+    /* The service may not have noticed yet that an earlier jail died, and hold its sockets. */
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0 &&
         bind(fd, (void *)&address, sizeof address) == 0 &&
         (type == SOCK_DGRAM || listen(fd, DNS_BACKLOG) == 0))
         return fd;

@@ -13,9 +13,10 @@ __attribute__((format(printf, 2, 3))) int egress_fail(int error, const char *for
 void egress_keep_words(const char kept[EGRESS_WORDS_BYTES]);
 
 /* Lets the default routes' links forward; looks again every few seconds, since
- * a laptop changes networks. close switches off what this process switched on. */
+ * a laptop changes networks. close gives the instance's lock back; the last jail
+ * on the host switches off what any of them, also a killed one, switched on. */
 int egress_uplinks_open(void);
-void egress_uplinks_close(void);
+void egress_uplinks_close(uint32_t instance, int instance_lock);
 
 int egress_resolvers_read(uint32_t gateway, struct egress_resolvers *out);
 

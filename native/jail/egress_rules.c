@@ -119,8 +119,10 @@ static void put_resolvers(struct writer *w, const struct egress_resolvers *resol
         inet_ntop(AF_INET, &resolvers->address[i], address, sizeof address);
         put(w, "%s%s", i ? ", " : "", address);
     }
-    put(w, " }\n  }\n  set connections {\n    type ipv4_addr\n    flags dynamic\n    size %d\n  }\n",
-        EGRESS_LINKS_MAX);
+    put(w, " }\n  }\n");
+    for (int i = 0; i < 2; i++)
+        put(w, "  set %s {\n    type ipv4_addr\n    flags dynamic\n    size %d\n  }\n",
+            i ? "queries" : "connections", EGRESS_LINKS_MAX);
 }
 
 /* One line, one reason. %u is the instance. */
@@ -130,6 +132,11 @@ static const char *const RULES[] = {
     "  chain refuse {\n"
     "    meta l4proto tcp reject with tcp reset\n"
     "    reject with icmp type admin-prohibited\n  }\n",
+    /* As many as a network interface may send in a VPC: a flood would crowd out the other
+     * sandboxes' queries at the forwarder's one socket. */
+    "  chain resolve {\n"
+    "    add @queries { ip saddr limit rate over 1024/second burst 1024 packets } drop\n"
+    "    accept\n  }\n",
     /* What comes from a sandbox, wherever it goes. */
     "  chain sandbox {\n"
     /* IPv6 has no NAT here and would bypass every range below. */
@@ -139,7 +146,7 @@ static const char *const RULES[] = {
     "    ct state invalid drop\n"
     /* The connection table is the host's: one sandbox cannot fill it. */
     "    ct state new add @connections { ip saddr ct count over 1024 } goto refuse\n"
-    "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
+    "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 goto resolve\n"
     "  }\n",
     /* To the host itself: its services on any of its addresses. */
     "  chain input {\n    type filter hook input priority -10; policy accept;\n"
@@ -153,12 +160,12 @@ static const char *const RULES[] = {
     "    drop\n  }\n",
     /* From outside, or from another sandbox. */
     "  chain inbound {\n"
-    "    iifname \"" EGRESS_PREFIX "*\" drop\n"
+    "    iifname \"" EGRESS_PREFIX "*\" goto refuse\n"
     "    ct state established,related accept\n"
     "    drop\n  }\n",
     "  chain outbound {\n"
     "    jump sandbox\n"
-    "    oifname \"" EGRESS_PREFIX "*\" drop\n"
+    "    oifname \"" EGRESS_PREFIX "*\" goto refuse\n"
     /* Lambda blocks it too: no spam. */
     "    tcp dport 25 goto refuse\n"
     "    ip daddr @denied goto refuse\n"

@@ -270,8 +270,9 @@ static void open_egress(const struct options *options)
     if (!options->egress.enabled)
         return;
     features |= JAIL_EGRESS_READY;
-    if (egress_dns_sockets(&dns[0], &dns[1]) != 1)
-        dns[0] = dns[1] = -1;
+    /* A name server on every address of the host has the port: sandboxes ask that one then. */
+    if (egress_dns_sockets(&dns[0], &dns[1]) < 0)
+        fprintf(stderr, "stoker-jail: no DNS forwarder: %s\n", egress_error());
 }
 
 static void open_tmp(const struct options *options)

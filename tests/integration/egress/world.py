@@ -109,9 +109,10 @@ def unsupported() -> str:
 class World:
     """Enter it to be on its host; ``resolv_conf`` is that host's, and may be rewritten."""
 
-    def __init__(self, folder: Path, resolver: str) -> None:
+    def __init__(self, folder: Path, resolver: str, local_resolver: str = LOCAL_RESOLVER) -> None:
         self.resolv_conf = folder / "resolv.conf"
         self.resolv_conf.write_text(f"search example.org\nnameserver {resolver}\n")
+        self._local_resolver = local_resolver
         self._left = contextlib.ExitStack()
 
     def __enter__(self) -> "World":
@@ -129,7 +130,7 @@ class World:
             self.internet.ask("serve_tcp", port)
         self.internet.ask("serve_dns", PRIVATE_RESOLVER)
         self.neighbour = self._room(lambda: None, _INTERNET_ACTIONS)
-        self.neighbour.ask("serve_dns", LOCAL_RESOLVER)
+        self.neighbour.ask("serve_dns", self._local_resolver)
         return self
 
     def __exit__(self, *_: object) -> None:
