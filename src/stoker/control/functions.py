@@ -1,7 +1,6 @@
 """Functions: create, show, list, update, delete. Decisions are in the modules beside this one."""
 
 import base64
-import binascii
 from collections.abc import Callable
 
 from stoker.control.holds import CodeHolds
@@ -271,5 +270,5 @@ def _marker(name: str) -> str:
 def _name_of_marker(marker: str | None) -> str:
     try:
         return base64.b64decode(marker or "", altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as problem:
+    except ValueError as problem:
         raise invalid_parameter("The marker is not one that ListFunctions gave.") from problem
