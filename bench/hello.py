@@ -8,11 +8,12 @@ from collections.abc import Iterator
 SERVER = """
 import asyncio, sys, uvloop
 from stoker.http.messages import Request, Reply
+from stoker.http.limits import ServerLimits
 from stoker.http.server import HttpServer
 def hello(request: Request, reply: Reply) -> None:
     reply.send(200, [(b"content-type", b"application/json")], request.body)
 async def main() -> None:
-    server = HttpServer(hello)
+    server = HttpServer(hello, limits=ServerLimits(buffer_limit_bytes=8 << 20))
     await server.start_tcp("127.0.0.1", 0)
     print(server.addresses[0], flush=True)
     await asyncio.Event().wait()
