@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stoker.cli.output import size
 from stoker.core.errors import StokerError
 
 UNPACKED_BYTES_MAX = 262_144_000
@@ -58,9 +59,9 @@ def check_size(root: Path, names: Sequence[Path]) -> None:
     total = sum(sizes.values())
     if total > UNPACKED_BYTES_MAX:
         biggest = sorted(sizes, key=lambda name: -sizes[name])[:BIGGEST_SHOWN]
-        listed = ", ".join(f"{name} ({_mb(sizes[name])})" for name in biggest)
+        listed = ", ".join(f"{name} ({size(sizes[name])})" for name in biggest)
         raise SourceError(
-            f"{root} holds {_mb(total)}, more than the {_mb(UNPACKED_BYTES_MAX)} that a function may "
+            f"{root} holds {size(total)}, more than the {size(UNPACKED_BYTES_MAX)} that a function may "
             f"have; the biggest: {listed}. {IGNORE_FILE} names what to leave out"
         )
 
@@ -69,7 +70,7 @@ def check_archive(archive: Path) -> None:
     """Raises SourceError for an archive larger than an upload may be."""
     if (count := archive.stat().st_size) > UPLOAD_BYTES_MAX:
         raise SourceError(
-            f"the archive has {_mb(count)}; an upload may have {_mb(UPLOAD_BYTES_MAX)}. Leave files out "
+            f"the archive has {size(count)}; an upload may have {size(UPLOAD_BYTES_MAX)}. Leave files out "
             f"({IGNORE_FILE}), or put it into S3: aws lambda create-function --code S3Bucket=...,S3Key=..."
         )
 
@@ -136,7 +137,3 @@ def _add(output: zipfile.ZipFile, root: Path, name: Path) -> None:
     member.external_attr = (0o100755 if executable else 0o100644) << 16
     with file.open("rb") as content, output.open(member, "w", force_zip64=True) as packed:
         shutil.copyfileobj(content, packed, COPY_BYTES)
-
-
-def _mb(count_bytes: int) -> str:
-    return f"{count_bytes / 2**20:.1f} MB"
