@@ -32,7 +32,7 @@ def ps(
                 box.sandbox_id[:12],
                 box.state,
                 age(now - box.created_at_s),
-                f"{age(now - box.last_used_at_s)} ago",
+                f"{age(now - box.last_used_at_s)} ago" if box.invocations else "never",
                 str(box.invocations),
                 f"{size(box.memory_used_bytes)} / {box.memory_mb} MB",
                 box.function_arn.partition(":function:")[2] or box.function_arn,
