@@ -135,6 +135,9 @@ def _check_configuration(request: CreateFunctionRequest | UpdateFunctionConfigur
     if request.timeout is not None and request.timeout > TIMEOUT_MAX_S:
         rule = f"Member must have value less than or equal to {TIMEOUT_MAX_S}"
         raise constraint(request.timeout, "timeout", rule)
+    if request.handler is not None and "\0" in request.handler:
+        # The model's pattern lets it through; no process could be started with it in its environment.
+        raise invalid_parameter("Handler must not hold NUL characters.")
     _check_size(request.memory_size, "MemorySize", MEMORY_MAX_MB)
     if request.ephemeral_storage is not None:
         _check_size(request.ephemeral_storage.size, "EphemeralStorage", TMP_MAX_MB)

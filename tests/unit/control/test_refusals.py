@@ -34,6 +34,7 @@ CREATE = {
         INVALID,
         "python3.11 is not supported for SnapStart enabled functions.",
     ),
+    "NUL in the handler": ({"Handler": "a\0.b"}, INVALID, "Handler must not hold NUL characters."),
     "a subnet": (
         {"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
         INVALID,
