@@ -1,6 +1,7 @@
 """From a routed request to the typed record of its operation. Pure: bytes in, record or error out."""
 
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -12,6 +13,8 @@ from stoker.api.canonical import split_query
 from stoker.api.model import Operation, Parameter
 from stoker.api.validate import check, serialization_error
 from stoker.http.messages import Headers
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
 
 _decode = msgspec.json.Decoder().decode
 
@@ -120,7 +123,8 @@ def _text(value: bytes) -> str:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20:
+    # Python's int() also takes white space, underscores and every alphabet's digits.
+    if _INTEGER.fullmatch(text) is None:
         raise ValueError(text)
     return int(text)
 

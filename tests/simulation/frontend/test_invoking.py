@@ -63,12 +63,13 @@ def test_what_the_worker_is_told() -> None:
         world.worker.behave = behave
         context = base64.b64encode(b'{"custom": {}}').decode()
         await world.invoke("f", request_id="one", client_context=context, log_tail=True)
-        await world.invoke("f", qualifier="$LATEST", trace_id="Root=1-2-3;Parent=4;Sampled=1")
+        trace_id = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+        await world.invoke("f", qualifier="$LATEST", trace_id=trace_id)
         arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
         assert (seen[0].request_id, seen[0].invoked_arn) == ("one", arn)
         assert (seen[0].client_context, seen[0].want_log_tail) == ('{"custom": {}}', True)
         assert seen[0].trace_id.startswith("Root=1-")
-        assert (seen[1].invoked_arn, seen[1].trace_id) == (f"{arn}:$LATEST", "Root=1-2-3;Parent=4;Sampled=1")
+        assert (seen[1].invoked_arn, seen[1].trace_id) == (f"{arn}:$LATEST", trace_id)
         await world.close()
 
     run_virtually(story())

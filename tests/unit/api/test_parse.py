@@ -176,6 +176,18 @@ def test_junk_is_refused_in_words(data: st.DataObject) -> None:
     assert code in ("", "SerializationException", "ValidationException")
 
 
+@pytest.mark.parametrize("number", ["", "+", "1_0", "%201", "1%20", "%D9%A1", "1.0", "1e1", "0x1", "9" * 20])
+def test_what_only_python_takes_for_an_integer(number: str) -> None:
+    operation = LAMBDA.operations["ListFunctions"]
+    query = f"MaxItems={number}".encode()
+    if not number:
+        assert msgspec.to_builtins(parse_request(operation, {}, query, [], b"")) == {}
+        return
+    with pytest.raises(ServiceError) as refused:
+        parse_request(operation, {}, query, [], b"")
+    assert refused.value.code == "SerializationException"
+
+
 def test_members_of_uri_and_query_do_not_come_from_the_body() -> None:
     operation = LAMBDA.operations["UpdateFunctionCode"]
     record = parse_request(

@@ -43,6 +43,22 @@ def test_a_trace_header_keeps_what_the_caller_gave() -> None:
     assert re.fullmatch(r"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=[0-9a-f]{16};Sampled=0", completed)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("garbage", "x" * 5000, ";;;=;=", "Root=", "Root=1-xyz", "Root=1;a b=c", "Parent=53995C3F42CD8AD8"),
+        *("Sampled=?", f"Lineage={'a' * 300}", "Lineage=ü", "A\r\nB=1", "=1", f"Root=1-{'f' * 4000}"),
+    ],
+)
+def test_malformed_parts_of_a_trace_header_are_left_out(given: str) -> None:
+    assert trace_header(given, 1.0, Random(1)) == trace_header(None, 1.0, Random(1))
+
+
+def test_many_further_parts_are_bounded() -> None:
+    given = ";".join(f"Part{number}=value" for number in range(1000))
+    assert len(trace_header(given, 1.0, Random(1))) < 400
+
+
 def test_an_account_may_do_everything_to_its_own_functions_and_nothing_to_others() -> None:
     authoriser = AccountAuthoriser()
     authoriser.authorise(context_of(), INVOKE_FUNCTION, key_of("f"), None)
