@@ -106,3 +106,12 @@ async def test_forgotten_code_is_gone_and_can_come_back(store: CodeStore) -> Non
         await store.ready(name)
     await store.admit(content)
     assert ((await store.ready(name)) / "main").read_text() == "print()"
+
+
+async def test_preparing_never_fails_and_changes_no_file_that_was_uploaded(store: CodeStore) -> None:
+    name = (await store.admit(archive(**{"main.py": "x = 1"}))).code_sha256
+    tree = await store.ready(name)
+    for runtime in ("python3.11", "nodejs20.x", "python9.9"):
+        store.prepare_nowait(name, runtime)
+        store.prepare_nowait(sha256(b"never admitted"), runtime)
+    assert (tree / "main.py").read_text() == "x = 1"

@@ -11,12 +11,14 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from stoker.core.errors import ServiceError, invalid_parameter
 from stoker.packaging.archive import UNZIPPED_MAX_BYTES
+from stoker.packaging.bytecode import ByteCode
 from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
 from stoker.packaging.protocol import Refused
 from stoker.services.code import CodeArtifact, CodeMissing
@@ -33,6 +35,7 @@ FACTS = "facts.json"
 BOOT = "boot"
 
 _STAGING = ".staging"
+_BYTECODE_STAGING = ".bytecode"
 
 _MESSAGES = {
     "empty": "Uploaded file must be a non-empty zip",
@@ -52,13 +55,20 @@ class LocalCodeStore:
     """The CodeStore port on a local folder."""
 
     def __init__(
-        self, folder: Path, packers: PackerPool, *, boot_id: str, limit_bytes: int = UNZIPPED_MAX_BYTES
+        self,
+        folder: Path,
+        packers: PackerPool,
+        *,
+        boot_id: str,
+        limit_bytes: int = UNZIPPED_MAX_BYTES,
+        bytecode: ByteCode | None = None,
     ) -> None:
         self._folder = folder
         self._staging = staging_folder(folder)
         self._packers = packers
         self._boot_id = boot_id
         self._limit_bytes = limit_bytes
+        self._bytecode = bytecode
         self._making: dict[str, asyncio.Task[Path]] = {}
         self._removing: set[asyncio.Task[None]] = set()
 
@@ -98,19 +108,26 @@ class LocalCodeStore:
             making.add_done_callback(lambda _: self._making.pop(code_sha256, None))
         return await asyncio.shield(making)
 
+    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+        home = self._home(code_sha256)
+        if self._bytecode is not None and self._is_ready(home):
+            self._bytecode.compile_nowait(home, runtime)
+
     async def forget(self, code_sha256: str) -> None:
         # The rename comes before the first await: from then on nobody finds the code here.
         trash = self._staging / secrets.token_hex(8)
+        home = self._home(code_sha256)
         try:
-            self._home(code_sha256).rename(trash)
+            home.rename(trash)
         except FileNotFoundError:
             return
-        removing = asyncio.create_task(asyncio.to_thread(_remove, trash))
+        compiling = [] if self._bytecode is None else self._bytecode.forget_nowait(home)
+        removing = asyncio.create_task(_remove_after(compiling, trash))
         self._removing.add(removing)
         removing.add_done_callback(self._removing.discard)
 
     async def stored(self) -> list[str]:
-        return [_base64(name) for name in os.listdir(self._folder) if name != _STAGING]
+        return [_base64(name) for name in os.listdir(self._folder) if not name.startswith(".")]
 
     def _home(self, code_sha256: str) -> Path:
         return self._folder / base64.b64decode(code_sha256, validate=True).hex()
@@ -214,6 +231,11 @@ def staging_folder(folder: Path) -> Path:
     return folder / _STAGING
 
 
+def bytecode_staging_folder(folder: Path) -> Path:
+    """Where byte-code is made before it appears in the trees below ``folder``."""
+    return folder / _BYTECODE_STAGING
+
+
 def read_boot_id() -> str:
     """The kernel's id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -271,6 +293,12 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+async def _remove_after(others: Sequence[asyncio.Future[None]], folder: Path) -> None:
+    if others:
+        await asyncio.wait(others)
+    await asyncio.to_thread(_remove, folder)
 
 
 def _remove(folder: Path) -> None:

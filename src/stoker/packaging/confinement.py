@@ -1,8 +1,9 @@
-"""What a packer gives up before it reads a byte of an archive. Runs in the packer, single-threaded, once."""
+"""What a packer or a compiler gives up before it reads what others wrote. Runs in it, single-threaded."""
 
 import ctypes
 import os
 import resource
+from pathlib import Path
 
 from stoker.packaging import landlock
 
@@ -10,6 +11,7 @@ MEMORY_MAX_BYTES = 1024**3
 """Address space: Python, zlib and the directory of the largest allowed archive."""
 
 FILE_MAX_BYTES = 320 * 1024**2
+BYTECODE_FILE_MAX_BYTES = 16 * 1024**2
 DESCRIPTORS_MAX = 64
 CPU_S_PER_JOB = 60
 
@@ -27,12 +29,37 @@ def confine(folder: str | None) -> list[str]:
     Limits are always set. A network namespace of its own needs user namespaces. ``folder`` is the only one
     that can be written below from then on, and no file can be opened for reading.
     """
+    missing = _give_up(FILE_MAX_BYTES)
+    if folder is None or not landlock.restrict_to({folder: landlock.UNPACKING}):
+        missing.append("landlock")
+    return missing
+
+
+def confine_compiler(interpreter: str, tree: str, out: str) -> bool:
+    """Keep starting an interpreter, reading ``tree`` and making files in ``out``; outlives an exec.
+
+    False: this host has no Landlock, without which hostile sources are not given to a compiler.
+    """
+    _give_up(BYTECODE_FILE_MAX_BYTES)
+    allow_cpu_for_a_job()
+    rights = dict.fromkeys(_folders_of(interpreter), landlock.RUNNING)
+    return landlock.restrict_to({**rights, tree: landlock.READING, out: landlock.MAKING_FILES})
+
+
+def _folders_of(interpreter: str) -> list[str]:
+    """The system's programs and libraries, and the interpreter's own folder (``<folder>/bin/python3.13``)."""
+    folder = Path(interpreter).resolve().parent.parent
+    system = [each for each in ("/usr", "/lib", "/lib64") if Path(each).is_dir()]
+    return system if folder == Path("/") else [*system, str(folder)]
+
+
+def _give_up(file_max_bytes: int) -> list[str]:
     missing: list[str] = []
     if _libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         missing.append("network namespace")
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY_MAX_BYTES),
-        (resource.RLIMIT_FSIZE, FILE_MAX_BYTES),
+        (resource.RLIMIT_FSIZE, file_max_bytes),
         (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
@@ -43,8 +70,6 @@ def confine(folder: str | None) -> list[str]:
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         missing.append("no-new-privileges")
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    if folder is None or not landlock.restrict_to(folder):
-        missing.append("landlock")
     return missing
 
 

@@ -21,6 +21,8 @@ class MemoryCodeStore:
         self.gate = asyncio.Event()
         """``ready`` waits while this is clear."""
         self.gate.set()
+        self.prepared: list[tuple[str, str]] = []
+        """What ``prepare_nowait`` was asked for; nothing is compiled here."""
 
     def fail_next(self, error: Exception) -> None:
         """The next call of ``admit`` or ``ready`` raises ``error``."""
@@ -55,6 +57,10 @@ class MemoryCodeStore:
         if code_sha256 not in self._artifacts:
             raise CodeMissing(code_sha256)
         return self._home(code_sha256) / "task"
+
+    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+        if code_sha256 in self._artifacts:
+            self.prepared.append((code_sha256, runtime))
 
     async def forget(self, code_sha256: str) -> None:
         self._artifacts.pop(code_sha256, None)

@@ -45,6 +45,14 @@ class CodeStore(Protocol):
         """
         ...
 
+    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+        """Have code that is ready compiled in the background for a runtime, such as ``python3.11``.
+
+        Cheap to call at every cold start. Nothing happens where there is nothing to gain, nothing waits
+        for it, and code that could not be compiled works as before.
+        """
+        ...
+
     async def forget(self, code_sha256: str) -> None:
         """Delete code that no version names any more; a mounted folder lives until its sandbox dies."""
         ...
