@@ -25,7 +25,7 @@ from bench.figures import (
 from bench.machine import describe, is_busy, load_average
 from bench.report import changes_table, draw, table
 
-NAMES = ("warm", "payloads", "phases", "creation", "density", "fairness", "peers", "cold", "bootstrap")
+NAMES = ("warm", "payloads", "phases", "creation", "density", "fairness", "peers", "egress", "bootstrap")
 
 
 def main() -> int:
