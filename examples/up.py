@@ -107,9 +107,13 @@ def png_check(image: bytes) -> str:
 
 def run(command: list[str], standard_input: str | None = None) -> str:
     """Standard output of a command that must succeed."""
-    done = subprocess.run(command, input=standard_input, stdout=subprocess.PIPE, text=True, check=False)
+    # Without the variables of another Stoker or of AWS: this one is found by its data folder.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        command, input=standard_input, stdout=subprocess.PIPE, env=environment, text=True, check=False
+    )
     if done.returncode != 0:
-        raise ExampleFailed(f"{' '.join(command[3:5])} ended with {done.returncode}")
+        raise ExampleFailed(f"{' '.join(command[3:5])} ended with {done.returncode}: {done.stdout}")
     if standard_input is None:
         print(done.stdout, end="")
     return done.stdout
