@@ -4,6 +4,7 @@ The script speaks the real Runtime API over a Unix socket and writes into real p
 """
 
 import asyncio
+import json
 import os
 import socket
 import tempfile
@@ -39,7 +40,7 @@ class Runtime:
         if self._writer is None or self._reader is None:
             self._reader, self._writer = await asyncio.open_unix_connection(self.sandbox.path)
         self._writer.write(
-            f"{method} {API}{path} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode()
+            f"{method} {(API + path).replace('runtime/../', '')} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -48,6 +49,13 @@ class Runtime:
         }
         answer = await self._reader.readexactly(int(headers["content-length"]))
         return int(lines[0].split()[1]), headers, answer
+
+    async def assigned(self) -> None:
+        """In a pool: wait for the function, then have its environment."""
+        if "STOKER_POOLED" in self.environment:
+            status, _, body = await self.request("GET", "/../stoker/assignment")
+            assert status == 200
+            self.environment = json.loads(body)["environment"]
 
     async def next(self) -> bytes:
         status, headers, body = await self.request("GET", "/invocation/next")
@@ -93,6 +101,7 @@ class ScriptedSandbox:
         self.driver = driver
         self.spec = spec
         self.limits = [spec.limits]
+        self.mounts = dict(spec.mounts)
         self.script = script
         self.frozen = False
         self.destroyed = False
@@ -115,7 +124,9 @@ class ScriptedSandbox:
         return self.spec.sandbox_id
 
     async def mount(self, mounts: Mapping[MountPoint, Path]) -> None:
-        raise SandboxError("not used")
+        if self.driver.mount_error:
+            raise SandboxError("cannot mount")
+        self.mounts = {**self.mounts, **mounts}
 
     async def set_limits(self, limits: SandboxLimits) -> None:
         if self.driver.limits_error:
@@ -197,6 +208,7 @@ class ScriptedDriver:
         self.destroy_takes_s = 0.0
         self.launch_error = False
         self.limits_error = False
+        self.mount_error = False
 
     async def start(self) -> DriverInfo:
         return DriverInfo("scripted")

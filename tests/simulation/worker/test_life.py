@@ -67,13 +67,13 @@ class Runtimes:
 
 
 class World:
-    def __init__(self, driver: ScriptedDriver) -> None:
+    def __init__(self, driver: ScriptedDriver, **settings: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.driver = driver
         self.logs = Logs()
         self.lost: list[SandboxReference] = []
         self.agent = WorkerAgent(
-            WorkerSettings(worker_id="w", memory_total_mb=1024, sandboxes_max=4),
+            WorkerSettings(worker_id="w", memory_total_mb=1024, sandboxes_max=4, **settings),
             driver=driver,
             code=Code(),
             logs=self.logs,
@@ -102,8 +102,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(driver: ScriptedDriver) -> AsyncIterator[World]:
-    made = World(driver)
+async def world(driver: ScriptedDriver, **settings: int) -> AsyncIterator[World]:
+    made = World(driver, **settings)
     unhandled: list[dict] = []
     made.loop.set_exception_handler(lambda loop, context: unhandled.append(context))
     yield made
@@ -119,12 +119,17 @@ async def world(driver: ScriptedDriver) -> AsyncIterator[World]:
 Test = Callable[[World], Awaitable[None]]
 
 
-def play(test: Test, *scripts: Callable[[Runtime], Awaitable[None]], **settings: object) -> World:
+def play(
+    test: Test,
+    *scripts: Callable[[Runtime], Awaitable[None]],
+    pool_memory_mb: int = 0,
+    **settings: object,
+) -> World:
     async def main() -> World:
         driver = ScriptedDriver(*scripts)
         for name, value in settings.items():
             setattr(driver, name, value)
-        async with world(driver) as made:
+        async with world(driver, pool_memory_mb=pool_memory_mb) as made:
             await test(made)
         return made
 

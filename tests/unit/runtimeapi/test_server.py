@@ -411,3 +411,40 @@ async def test_peer_that_does_not_read_is_cut_off(served):
         if ("lost",) in served.events.seen:
             break
     assert served.events.seen[-1] == ("lost",)
+
+
+async def test_a_pooled_runtime_waits_for_its_assignment_and_nothing_else() -> None:
+    waits: list[bool] = []
+    events = Events()
+    api = RuntimeApi(events, lambda: waits.append(True))
+    listening = socket.create_server(("127.0.0.1", 0))
+    await api.start(listening)
+    peer, second = [Peer(*await asyncio.open_connection(*listening.getsockname())) for _ in range(2)]
+    assignment = "/2018-06-01/stoker/assignment"
+    with pytest.raises(IllegalTransition):
+        api.assign(b"{}")
+    with pytest.raises(IllegalTransition):
+        api.deliver(invocation())
+    assert (await second.ask("GET", f"{API}/invocation/next"))[0] == 403
+    assert (await second.ask("POST", f"{API}/init/error"))[0] == 403
+    peer.send("GET", assignment)
+    await asyncio.sleep(0.01)
+    assert (waits, events.seen) == ([True], [])
+    assert (await second.ask("GET", assignment))[0] == 404
+    api.assign(b'{"environment":{}}')
+    assert (await peer.receive())[2] == b'{"environment":{}}'
+    with pytest.raises(IllegalTransition):
+        api.assign(b"{}")
+    assert (await peer.ask("GET", assignment))[0] == 404
+    await peer.next()
+    assert events.seen == [("ready",)]
+    await api.close()
+
+
+async def test_a_runtime_of_a_function_has_no_assignment() -> None:
+    api = RuntimeApi(Events())
+    listening = socket.create_server(("127.0.0.1", 0))
+    await api.start(listening)
+    peer = Peer(*await asyncio.open_connection(*listening.getsockname()))
+    assert (await peer.ask("GET", "/2018-06-01/stoker/assignment"))[0] == 404
+    await api.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from stoker.runtimes import Credentials, FunctionIdentity, RuntimeCatalog, function_environment
-from stoker.runtimes.environment import needs_fresh_process, reserved_among
+from stoker.runtimes.environment import POOLED, needs_fresh_process, pooled_environment, reserved_among
 
 FUNCTION = FunctionIdentity(
     name="f",
@@ -83,6 +83,25 @@ def test_log_settings(log_format, level, expected):
 
 
 def test_variables_that_only_a_fresh_process_sees():
-    for key in ("LD_PRELOAD", "PYTHONPATH", "NODE_OPTIONS", "TZ", "AWS_LAMBDA_EXEC_WRAPPER"):
+    for key in (
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "NODE_OPTIONS",
+        "TZ",
+        "AWS_LAMBDA_EXEC_WRAPPER",
+        "LC_ALL",
+        "UV_X",
+    ):
         assert needs_fresh_process([key])
-    assert not needs_fresh_process(["PATH", "HOME", "MY_LD_THING"])
+    assert not needs_fresh_process(["PATH", "HOME", "MY_LD_THING", "NODE_ENV"])
+
+
+def test_only_python_can_be_told_of_a_time_zone_later():
+    assert not needs_fresh_process(["TZ"], "python3.11")
+    assert needs_fresh_process(["TZ"], "nodejs20.x")
+
+
+def test_a_pooled_process_knows_no_function_and_keeps_the_order():
+    pooled = pooled_environment(base())
+    assert list(pooled)[: len(base())] == list(base())
+    assert set(pooled) - set(base()) == {"AWS_LAMBDA_RUNTIME_API", POOLED}

@@ -10,7 +10,15 @@ from stoker.runtimes.catalog import RuntimePlan
 from stoker.sandbox.driver import MountPoint
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
-from stoker.worker.launching import launch_of, limits_of, log_stream_of, mounts_of, runtime_version_of
+from stoker.worker.launching import (
+    assignment_of,
+    is_poolable,
+    launch_of,
+    limits_of,
+    log_stream_of,
+    mounts_of,
+    runtime_version_of,
+)
 
 FUNCTION = FunctionVersion(
     key=FunctionKey("000000000000", "eu-west-1", "f"),
@@ -98,3 +106,32 @@ def test_the_runtime_version(runtime: str | None, version: str) -> None:
     text, arn = runtime_version_of(msgspec.structs.replace(FUNCTION, runtime=runtime))
     assert text == version
     assert re.fullmatch(r"arn:aws:lambda:eu-west-1::runtime:[0-9a-f]{64}", arn)
+
+
+def test_the_assignment_says_what_a_launch_would() -> None:
+    credential = Credential(
+        access_key_id="AK", secret="SK", session_token="T", account="000000000000", principal_arn="role"
+    )
+    launch = launch_of(PLAN, FUNCTION, credential, log_stream="stream", telemetry_fd=5)
+    told = msgspec.json.decode(assignment_of(launch))
+    assert told == {"environment": dict(launch.environment), "working_directory": "/var/task"}
+    assert list(told["environment"]) == list(launch.environment)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "environment", "poolable"),
+    [
+        ("python3.11", None, True),
+        ("python3.11", {"A": "line\nbreak", "NODE_ENV": "x"}, True),
+        ("python3.11", {"LD_PRELOAD": "/var/task/x.so"}, False),
+        ("python3.11", {"A": "nul\0"}, False),
+        ("python3.11", {"A": "\ud800"}, False),
+        ("nodejs20.x", {"NODE_OPTIONS": "--enable-source-maps"}, False),
+        ("provided.al2023", None, False),
+    ],
+)
+def test_what_a_pooled_runtime_can_become(
+    runtime: str, environment: dict[str, str] | None, poolable: bool
+) -> None:
+    plan = msgspec.structs.replace(PLAN, runtime=runtime)
+    assert is_poolable(plan, msgspec.structs.replace(FUNCTION, environment=environment)) is poolable

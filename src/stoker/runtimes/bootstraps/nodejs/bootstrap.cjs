@@ -33,7 +33,9 @@ async function waitForAssignment(client) {
 
 async function main() {
   const client = new Client(process.env.AWS_LAMBDA_RUNTIME_API);
-  if (process.env.STOKER_POOLED) await waitForAssignment(client);
+  // Connected before the function's code runs, so that its first descriptor has the same number either way.
+  await (process.env.STOKER_POOLED ? waitForAssignment(client) : client.connected);
+  await new Promise(setImmediate); // and so that stack traces begin at the same place
   patchConsole();
   const onError = initErrorHandlers(client);
   const uncaught = (error) => {

@@ -29,7 +29,9 @@ class Client {
     this.socket.on('data', (data) => this.received(data));
     this.socket.on('error', (error) => this.lost(error));
     this.socket.on('close', () => this.lost(new Error('The Runtime API closed the connection')));
-    this.socket.unref();
+    this.connected = new Promise((resolve) => this.socket.once('connect', resolve)).then(() => {
+      if (this.owed.length === 0) this.socket.unref();
+    });
     this.chunks = [];
     this.size = 0;
     this.needed = 0;
