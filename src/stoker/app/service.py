@@ -201,6 +201,7 @@ async def _start_rooms(rooms: Rooms, stack: AsyncExitStack) -> None:
     stack.push_async_callback(rooms.worker.close, DRAIN_S / 2)
     stack.push_async_callback(rooms.manager.close, 1.0)
     await rooms.objects.start()
+    await rooms.worker.warm()
     await rooms.control.start()
     stack.push_async_callback(rooms.control.close)
     stack.push_async_callback(rooms.frontend.close, DRAIN_S / 2)
