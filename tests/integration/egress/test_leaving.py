@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.integration.egress.world import HOST, LOCAL_RESOLVER, SERVER, World, running, unsupported
 from tests.integration.native.egress_world import ip
+from tests.integration.native.jailparts import MS_BIND, mount
 from tests.integration.traces import stoker_processes
 
 pytestmark = pytest.mark.timeout(180)
@@ -133,3 +136,25 @@ def test_a_name_server_on_every_address_is_asked_itself(tmp_path: Path) -> None:
     with World(tmp_path, LOCAL_RESOLVER, "0.0.0.0") as world, running() as stoker:
         assert stoker.invoke("probe", {"resolve": "big.example"})["found"] == [SERVER]
         assert world.neighbour.ask("dns_seen") == [1, 1]
+
+
+def test_without_nft_functions_run_and_the_reason_is_told(tmp_path: Path) -> None:
+    if unsupported():
+        pytest.skip(unsupported())
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with World(tmp_path, LOCAL_RESOLVER) as world:
+        assert world.untouched()
+        mount(str(empty), os.path.realpath("/usr/sbin"), MS_BIND)  # where nft is; only in this namespace
+        with running() as stoker:
+            assert stoker.invoke("probe")["links"] == ["lo"]
+            log = stoker.log.read_text()
+            assert "stoker-jail: no egress: nft is missing (package nftables)" in log
+            assert "functions cannot reach the network: no egress (root and nftables bring it)" in log
+            doctor = subprocess.run(
+                [sys.executable, "-m", "stoker.cli.main", "doctor", "--data", str(stoker.data)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert "install nftables" in " ".join(doctor.stdout.split())
