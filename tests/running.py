@@ -66,6 +66,8 @@ class RunningStoker:
         self.port = _free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        """Further variables of the service, of which it would otherwise see neither STOKER_ nor AWS_ ones."""
         self._settings = settings
 
     def start(self) -> None:
@@ -77,6 +79,7 @@ class RunningStoker:
             "STOKER_ACCOUNT": ACCOUNT,
             "STOKER_TMP_CAPACITY_MB": "4096",
             **{f"STOKER_{name.upper()}": str(value) for name, value in self._settings.items()},
+            **self.environment,
         }
         command = [sys.executable, "-m", "stoker.cli.main", "up"]
         command += ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
