@@ -21,6 +21,8 @@ from stoker.services.functions import FunctionVersion
 from stoker.services.invocation import Invocation
 from stoker.worker.agent import WorkerAgent
 from stoker.worker.parts import WorkerSettings
+from tests.integration.sandbox.running_jail import RunningJail, missing
+from tests.integration.worker.conftest import NATIVE
 from tests.integration.worker.test_agent import ID, KEY, RUNTIME, Bench, Folders
 
 CATALOG = RuntimeCatalog()
@@ -396,3 +398,33 @@ async def test_pooled_sandboxes_are_shown_and_count_for_nobody(pools: Pools) -> 
     assert {each.state for each in shown} == {"pooled"}
     assert all(each.memory_used_bytes > 0 for each in shown)
     assert pools.agent.statistics.pool_size >= 2
+
+
+async def test_pools_outlive_their_jail(tmp_path: Path) -> None:
+    """What a dead jail made dies with it; the next one fills the pools again."""
+    if missing():
+        pytest.skip(missing())
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    jail = RunningJail("--no-egress", "--id-base", str(0x6E000000), program=NATIVE / "stoker-jail")
+    jail.start()
+    driver = GuardedDriver(await jail.driver())
+    pools = Pools(tmp_path, driver)
+    try:
+        await pools.fill(RUNTIME, 2)
+        old = {each.sandbox_id for each in pools.pooled(RUNTIME)}
+        jail.kill()
+        function = pools.source(RUNTIME, "def handler(event, context): return 7")
+        creating = asyncio.create_task(pools.first(pools.agent, function))
+        await asyncio.sleep(0.1)
+        jail.start()
+        assert (await creating)[0] == 7
+        async with asyncio.timeout(FILLED_WITHIN_S):
+            while len({each.sandbox_id for each in pools.pooled(RUNTIME)} - old) < 2:
+                await asyncio.sleep(0.01)
+        assert not old & {each.sandbox_id for each in pools.pooled(RUNTIME)}
+        assert (await pools.first(pools.agent, function))[0] == 7
+    finally:
+        await pools.agent.close(0)
+        await driver.close()
+        jail.stop()
