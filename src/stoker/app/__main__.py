@@ -7,7 +7,8 @@ import sys
 import uvloop
 
 from stoker.app.configuration import ConfigurationError, load_settings
-from stoker.app.service import configure_logging, run
+from stoker.app.log_output import configure_logging
+from stoker.app.service import run
 from stoker.core.errors import StokerError
 
 EX_CONFIG = 78

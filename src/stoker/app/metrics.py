@@ -10,12 +10,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from stoker.app.frontends import FrontEndsStatistics
 from stoker.events.poller import EventStatistics
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
 from stoker.worker.statistics import Histogram, WorkerStatistics
-
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -26,6 +25,8 @@ class Sources(msgspec.Struct, frozen=True):
     frontend: Callable[[], FrontendStatistics]
     events: Callable[[], EventStatistics]
     logs: Callable[[], Mapping[str, int]]
+    front_ends: Callable[[], FrontEndsStatistics | None]
+    """None while this process accepts the connections itself."""
 
 
 class Metrics:
@@ -50,11 +51,15 @@ class _Rooms(Collector):
         yield from _flat("stoker_frontend", "Invocations", frontend, gauges=frozenset({"abandoned"}))
         yield from _flat("stoker_admission", "Admission", frontend.admission, gauges=frozenset({"in_flight"}))
         yield from _flat("stoker_events", "Events", self._sources.events(), gauges=frozenset({"in_flight"}))
+        front_ends = self._sources.front_ends()
+        if front_ends is not None:
+            yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)
         yield from _worker(self._sources.worker())
         for name, value in self._sources.logs().items():
             yield CounterMetricFamily(f"stoker_logs_{name}", f"Function logs: {name}", value=float(value))
 
 
+_PROCESS_GAUGES = frozenset({"processes", "in_flight"})
 _WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})
 

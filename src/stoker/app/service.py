@@ -1,11 +1,8 @@
 """The service process: opens the cellar, wires the rooms, serves until a signal, closes in reverse."""
 
 import asyncio
-import contextlib
 import os
 import signal
-import ssl
-import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -20,9 +17,12 @@ from stoker.api.errors import http_error_body
 from stoker.app.admin_server import AdminServer
 from stoker.app.cellar import MEGABYTE, Cellar, open_cellar
 from stoker.app.configuration import ConfigurationError, listen_address
+from stoker.app.frontends import FrontEnds
+from stoker.app.frontends_offer import Offer, make_api, make_front_ends
 from stoker.app.metrics import Metrics, Sources
 from stoker.app.rooms import Rooms, wire_rooms
-from stoker.app.unsigned import Downloads, unsigned_routes
+from stoker.app.tls import tls_context
+from stoker.app.unsigned import unsigned_pages
 from stoker.core.access import Access
 from stoker.core.clock import SystemClock
 from stoker.core.configuration import Settings
@@ -56,6 +56,7 @@ class Service:
         self._dns = DnsForwarder(Resolvers())
         self._driver = ContainerDriver(Path(_jail_socket()), self._dns.serve)
         self._api: Api | None = None
+        self._front_ends: FrontEnds | None = None
         self._info = DriverInfo("container")
         self._background: set[asyncio.Task[None]] = set()
 
@@ -76,11 +77,10 @@ class Service:
         rooms = wire_rooms(settings, cellar, self._clock, driver, logs, self._serve_service_api)
         await asyncio.to_thread(rooms.runtimes.available)
         await _start_rooms(rooms, stack)
-        api = self._make_api(cellar, rooms, logs, stack)
-        await self._listen(api, cellar, rooms, stack)
+        await self._listen(self._offer(cellar, rooms, logs), cellar, rooms, stack)
         self._announce()
 
-    def _make_api(self, cellar: Cellar, rooms: Rooms, logs: FileLogStore, stack: AsyncExitStack) -> Api:
+    def _offer(self, cellar: Cellar, rooms: Rooms, logs: FileLogStore) -> Offer:
         metrics = Metrics(
             Sources(
                 worker=lambda: rooms.worker.statistics,
@@ -88,32 +88,35 @@ class Service:
                 frontend=rooms.frontend.statistics,
                 events=rooms.poller.statistics,
                 logs=logs.losses,
+                front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )
         )
-        downloads = Downloads(rooms.control.code_download)
-        stack.push_async_callback(downloads.close)
-        self._api = Api(
+        return Offer(
             credentials=cellar.credentials,
-            clock=self._clock,
             frontend=rooms.frontend,
             handlers={
                 "lambda": rooms.control.operations(),
                 "logs": LogsOperations(logs, self._clock).operations(),
             },
-            unsigned=unsigned_routes(lambda: self._driver.connected, metrics, downloads),
-            endpoint=self._settings.public_url,
+            pages=unsigned_pages(lambda: self._driver.connected, metrics.render),
+            find_code=rooms.control.code_download,
             spool_directory=str(_made(Path(self._settings.data) / "spool")),
         )
-        stack.push_async_callback(self._api.close)
-        return self._api
 
-    async def _listen(self, api: Api, cellar: Cellar, rooms: Rooms, stack: AsyncExitStack) -> None:
-        host, port = listen_address(self._settings)
+    async def _listen(self, offer: Offer, cellar: Cellar, rooms: Rooms, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        self._api = make_api(offer, settings, self._clock, stack)
         admin = AdminServer(_AdminService(self, cellar, rooms), frozenset({0, os.getuid()}))
-        await admin.start(_made(Path(self._settings.data) / "run") / "admin.sock")
+        await admin.start(_made(Path(settings.data) / "run") / "admin.sock")
         stack.push_async_callback(admin.close)
-        server = HttpServer(api, error_body=http_error_body)
-        await server.start_tcp(host, port, _tls(self._settings))
+        tls = tls_context(settings.tls_certificate, settings.tls_key)
+        if settings.frontends > 1:
+            self._front_ends = make_front_ends(offer, settings)
+            stack.push_async_callback(self._front_ends.close, DRAIN_S)
+            await self._front_ends.start()
+            return
+        server = HttpServer(self._api, error_body=http_error_body)
+        await server.start_tcp(*listen_address(settings), tls)
         stack.push_async_callback(server.close, DRAIN_S)
 
     async def _serve_service_api(self, listening: socket) -> Callable[[], None]:
@@ -219,35 +222,3 @@ def _jail_socket() -> str:
     if not named:
         raise ConfigurationError("STOKER_JAIL_SOCKET is not set: the service is started by stoker up")
     return named
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if not settings.tls_certificate:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    with contextlib.suppress(ssl.SSLError):
-        context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except (OSError, ssl.SSLError) as problem:
-        raise ConfigurationError(f"tls_certificate and tls_key: {problem}") from problem
-    return context
-
-
-def configure_logging(level: str) -> None:
-    """The service's own log: one line an event on standard error; secrets are never in it."""
-    numbers = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-    if level not in numbers:
-        raise ConfigurationError(f"configuration: log_level must be one of {', '.join(numbers)}")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-            if sys.stderr.isatty()
-            else structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(numbers[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

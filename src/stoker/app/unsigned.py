@@ -5,14 +5,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+import msgspec
 import structlog
 
-from stoker.app.metrics import CONTENT_TYPE, Metrics
 from stoker.http.errors import PeerVanished
 from stoker.http.messages import Handler, Reply, Request
 
-TEXT = (b"content-type", b"text/plain; charset=utf-8")
+TEXT = b"text/plain; charset=utf-8"
 ZIP = (b"content-type", b"application/zip")
+METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+DOWNLOAD_PREFIX = b"/_stoker/code/"
 CHUNK_BYTES = 256 * 1024
 DOWNLOADS_MAX = 64
 
@@ -22,29 +24,44 @@ FindCode = Callable[[str, Mapping[str, str]], Awaitable[Path | None]]
 _log = structlog.get_logger("stoker.app")
 
 
-def unsigned_routes(
-    ready: Callable[[], bool], metrics: Metrics, downloads: "Downloads"
-) -> dict[bytes, Handler]:
-    """Handlers by path for GET and HEAD."""
+class Page(msgspec.Struct, frozen=True):
+    """A small answer."""
 
-    def health(request: Request, reply: Reply) -> None:
-        reply.send(200, [TEXT], b"alive\n")
+    status: int
+    content_type: bytes
+    body: bytes
 
-    def readiness(request: Request, reply: Reply) -> None:
+    def send(self, reply: Reply) -> None:
+        """Answer with it."""
+        reply.send(self.status, [(b"content-type", self.content_type)], self.body)
+
+
+Pages = Mapping[str, Callable[[], Page]]
+
+
+def unsigned_pages(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Pages:
+    """The pages by path."""
+
+    def readiness() -> Page:
         if ready():
-            reply.send(200, [TEXT], b"ready\n")
-        else:
-            reply.send(503, [TEXT], b"no sandbox can be made now\n")
-
-    def page(request: Request, reply: Reply) -> None:
-        reply.send(200, [(b"content-type", CONTENT_TYPE)], metrics.render())
+            return Page(200, TEXT, b"ready\n")
+        return Page(503, TEXT, b"no sandbox can be made now\n")
 
     return {
-        b"/health": health,
-        b"/ready": readiness,
-        b"/metrics": page,
-        b"/_stoker/code/": downloads.answer,
+        "/health": lambda: Page(200, TEXT, b"alive\n"),
+        "/ready": readiness,
+        "/metrics": lambda: Page(200, METRICS, metrics()),
     }
+
+
+def unsigned_routes(pages: Pages, downloads: "Downloads") -> dict[bytes, Handler]:
+    """Handlers by path for GET and HEAD."""
+
+    def answering(page: Callable[[], Page]) -> Handler:
+        return lambda _request, reply: page().send(reply)
+
+    routes: dict[bytes, Handler] = {path.encode(): answering(page) for path, page in pages.items()}
+    return {**routes, DOWNLOAD_PREFIX: downloads.answer}
 
 
 class Downloads:
@@ -57,7 +74,7 @@ class Downloads:
     def answer(self, request: Request, reply: Reply) -> None:
         """The Handler of everything below /_stoker/code/."""
         if len(self._tasks) >= DOWNLOADS_MAX:
-            reply.send(503, [TEXT], b"too many downloads\n")
+            Page(503, TEXT, b"too many downloads\n").send(reply)
             return
         task = asyncio.get_running_loop().create_task(self._serve(request, reply))
         self._tasks.add(task)
@@ -74,7 +91,7 @@ class Downloads:
             query = dict(parse_qsl(request.query.decode("ascii", "replace")))
             archive = await self._find(request.path.decode("ascii", "replace"), query)
             if archive is None:
-                reply.send(403, [TEXT], b"this URL is not valid or has expired\n")
+                Page(403, TEXT, b"this URL is not valid or has expired\n").send(reply)
                 return
             await _stream(archive, reply, head_only=request.method == b"HEAD")
         except PeerVanished:

@@ -19,6 +19,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One key each in the TOML file; ``STOKER_<KEY>`` in the environment; ``--<key>`` on the command line."""
 
     listen: Annotated[str, _text("HOST:PORT of the API")] = DEFAULT_LISTEN
+    frontends: Annotated[
+        int,
+        msgspec.Meta(
+            description="processes that accept connections, check and parse; 1: the service does so itself",
+            ge=1,
+            le=64,
+        ),
+    ] = 1
     data: Annotated[
         str,
         _text("folder of all state; default /var/lib/stoker for root, ~/.local/share/stoker otherwise"),

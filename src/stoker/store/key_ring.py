@@ -1,0 +1,107 @@
+"""Access keys in memory: those it was given, and functions' own, which need no storage.
+
+A session's secret and key id are derived from its token by a key that never leaves the service's processes;
+the token carries whom it stands for and when it ends. So ``lookup`` works after a restart, for sandboxes that
+live on.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+
+import msgspec
+
+from stoker.core.clock import Clock
+from stoker.services.credentials import Credential
+
+SESSION_LIFETIME_S = 14 * 3600
+"""As long as a worker's lease, so that no sandbox outlives its keys."""
+
+TOKEN_MAX_LENGTH = 4096
+
+_TAG_BYTES = 32
+_SECRET_LENGTH = 40
+_KEY_ID_LENGTH = 16
+
+
+class _Session(msgspec.Struct, frozen=True, array_like=True):
+    """What a session token says; authenticated, not secret."""
+
+    principal_arn: str
+    account: str
+    expires_s: int
+    nonce: bytes
+
+
+class KeyRing:
+    """The Credentials and SessionIssuer ports over what is in memory."""
+
+    def __init__(self, session_key: bytes, clock: Clock, keys: Iterable[Credential] = ()) -> None:
+        self._session_key = session_key
+        self._clock = clock
+        self._keys = {key.access_key_id: key for key in keys}
+
+    def hold(self, key: Credential) -> None:
+        """Accept ``key`` from now on."""
+        self._keys[key.access_key_id] = key
+
+    @property
+    def keys(self) -> tuple[Credential, ...]:
+        """Every key that was given, for another process of the service."""
+        return tuple(self._keys.values())
+
+    @property
+    def session_key(self) -> bytes:
+        """What sessions are derived from, for another process of the service."""
+        return self._session_key
+
+    def lookup(self, access_key_id: str, session_token: str | None) -> Credential | None:
+        if session_token is None:
+            return self._keys.get(access_key_id)
+        if len(session_token) > TOKEN_MAX_LENGTH:
+            return None
+        return self._session(access_key_id, session_token)
+
+    def issue_session(
+        self, *, account: str, role_arn: str, session_name: str, lifetime_s: int = SESSION_LIFETIME_S
+    ) -> Credential:
+        """Temporary keys for a function: what its role's session would be on AWS."""
+        role = role_arn.rpartition("/")[2]
+        session = _Session(
+            principal_arn=f"arn:aws:sts::{account}:assumed-role/{role}/{session_name}",
+            account=account,
+            expires_s=int(self._clock.now_s()) + lifetime_s,
+            nonce=secrets.token_bytes(8),
+        )
+        body = msgspec.msgpack.encode(session)
+        return self._credential(session, body, self._tag(b"token", body))
+
+    def _session(self, access_key_id: str, token: str) -> Credential | None:
+        try:
+            raw = base64.b64decode(token, validate=True)
+            body, tag = raw[:-_TAG_BYTES], raw[-_TAG_BYTES:]
+            if not hmac.compare_digest(tag, self._tag(b"token", body)):
+                return None
+            session = msgspec.msgpack.decode(body, type=_Session)
+        except (binascii.Error, ValueError, msgspec.DecodeError):
+            return None
+        if session.expires_s <= self._clock.now_s():
+            return None
+        found = self._credential(session, body, tag)
+        return found if hmac.compare_digest(found.access_key_id.encode(), access_key_id.encode()) else None
+
+    def _credential(self, session: _Session, body: bytes, tag: bytes) -> Credential:
+        key_id = base64.b32encode(self._tag(b"key id", body))[:_KEY_ID_LENGTH].decode()
+        return Credential(
+            access_key_id="ASIA" + key_id,
+            secret=base64.b64encode(self._tag(b"secret", body))[:_SECRET_LENGTH].decode(),
+            account=session.account,
+            principal_arn=session.principal_arn,
+            session_token=base64.b64encode(body + tag).decode(),
+        )
+
+    def _tag(self, purpose: bytes, body: bytes) -> bytes:
+        return hmac.new(self._session_key, purpose + b"\0" + body, hashlib.sha256).digest()
