@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,9 +140,25 @@ def _tmp() -> Finding:
 def _egress() -> Finding:
     if os.geteuid() != 0:
         return Finding("degraded", "egress", "needs root", "functions reach their loopback only")
-    if shutil.which("nft", path=ADMIN_PATH):
+    nft = shutil.which("nft", path=ADMIN_PATH)
+    if nft and _forwarding_is_refused(nft):
+        return Finding(
+            "degraded",
+            "egress",
+            "another firewall drops forwarded packets",
+            "allow stk+ there (docs/isolation.md), or functions reach their loopback only",
+        )
+    if nft:
         return Finding("ok", "egress", "nftables")
     return Finding("degraded", "egress", "no nft", "functions reach their loopback only; install nftables")
+
+
+def _forwarding_is_refused(nft: str) -> bool:
+    """Docker's and ufw's way: a FORWARD chain whose policy is drop and that does not know our links."""
+    shown = subprocess.run(
+        [nft, "list", "chain", "ip", "filter", "FORWARD"], capture_output=True, text=True, check=False
+    )
+    return "policy drop" in shown.stdout and "stk" not in shown.stdout
 
 
 def _python() -> Finding:
