@@ -28,6 +28,7 @@ from stoker.core.clock import SystemClock
 from stoker.core.configuration import Settings
 from stoker.http.limits import ServerLimits
 from stoker.http.server import HttpServer
+from stoker.runtimes.catalog import RuntimeUnavailable
 from stoker.sandbox.container import ContainerDriver
 from stoker.sandbox.dns_forwarder import DnsForwarder
 from stoker.sandbox.dns_resolvers import Resolvers
@@ -204,7 +205,10 @@ async def _start_rooms(rooms: Rooms, stack: AsyncExitStack) -> None:
     stack.push_async_callback(rooms.worker.close, DRAIN_S / 2)
     stack.push_async_callback(rooms.manager.close, 1.0)
     await rooms.objects.start()
-    await rooms.worker.warm()
+    try:
+        await rooms.worker.warm()
+    except RuntimeUnavailable as problem:
+        raise ConfigurationError(f"configuration: pool_runtimes: {problem}") from problem
     await rooms.control.start()
     stack.push_async_callback(rooms.control.close)
     stack.push_async_callback(rooms.frontend.close, DRAIN_S / 2)

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -67,7 +68,7 @@ class Runtimes:
 
 
 class World:
-    def __init__(self, driver: ScriptedDriver, **settings: int) -> None:
+    def __init__(self, driver: ScriptedDriver, **settings: Any) -> None:
         self.loop = asyncio.get_running_loop()
         self.driver = driver
         self.logs = Logs()
@@ -102,7 +103,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(driver: ScriptedDriver, **settings: int) -> AsyncIterator[World]:
+async def world(driver: ScriptedDriver, **settings: Any) -> AsyncIterator[World]:
     made = World(driver, **settings)
     unhandled: list[dict] = []
     made.loop.set_exception_handler(lambda loop, context: unhandled.append(context))

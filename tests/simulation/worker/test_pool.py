@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from stoker.sandbox.driver import Exit, MountPoint
 from stoker.worker.pool import PATIENCE_S, POOLED_MEMORY_MB, READY_WITHIN_S
 from stoker.worker.pooling import KEEP_S
-from tests.simulation.worker.scripted import Runtime, ScriptedSandbox, echo
-from tests.simulation.worker.test_life import World, play
+from tests.simulation.worker.scripted import Runtime, ScriptedDriver, ScriptedSandbox, echo
+from tests.simulation.worker.test_life import FUNCTION, World, play, world
+from tests.simulation.worker.virtual_time import run
 
 POOL_MB = 64
 
@@ -63,6 +65,36 @@ def test_the_second_cold_start_takes_what_was_made_behind_the_first() -> None:
         assert pooled(world) == 2
 
     play_pooled(test)
+
+
+def test_configured_runtimes_are_there_before_their_first_use() -> None:
+    async def main() -> None:
+        driver = ScriptedDriver(pooled_echo)
+        async with world(driver, pool_memory_mb=256, pool_runtimes=("python3.11", "provided.al2023")) as made:
+            await made.agent.warm()
+            await asyncio.sleep(2)
+            kinds = sorted(each.function_arn for each in made.agent.sandboxes())
+            assert kinds == ["provided", "provided", "python3.11", "python3.11"]
+            assert (await made.invoke(await made.create())).payload == b"1"
+            assert made.agent.statistics.pool_hits == 1
+
+    run(main())
+
+
+def test_what_needs_a_process_of_its_own_takes_a_bare_sandbox() -> None:
+    async def main() -> None:
+        driver = ScriptedDriver(pooled_echo)
+        async with world(driver, pool_memory_mb=POOL_MB, pool_runtimes=("provided",)) as made:
+            await made.agent.warm()
+            await asyncio.sleep(2)
+            (first, _) = waiting(made)
+            function = msgspec.structs.replace(FUNCTION, environment={"PYTHONPATH": "/tmp"})
+            sandbox = await made.agent.create(function)
+            assert (await made.invoke(sandbox)).payload == b"1"
+            assert MountPoint.TASK in first.mounts
+            assert made.agent.statistics.pool_hits == 1
+
+    run(main())
 
 
 def test_pooled_sandboxes_count_for_nobody() -> None:
