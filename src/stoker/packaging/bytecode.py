@@ -185,9 +185,9 @@ class ByteCode:
 
     def compile_nowait(self, home: Path, runtime: str) -> None:
         """Begin to compile ``home/task`` for ``runtime``, unless that was done, is under way or cannot be."""
-        key = home, runtime
-        if key in self._done or key in self._jobs:
+        if self.is_known(home, runtime):
             return
+        key = home, runtime
         if len(self._jobs) >= JOBS_WAITING_MAX:
             self._dropped += 1
             return
@@ -195,6 +195,10 @@ class ByteCode:
         loop = asyncio.get_running_loop()
         job = self._jobs[key] = loop.run_in_executor(self._thread, self._run, home, runtime, cancelled)
         job.add_done_callback(lambda _: self._ended(key))
+
+    def is_known(self, home: Path, runtime: str) -> bool:
+        """Whether that was done or is under way: at most a few microseconds, for every cold start."""
+        return (home, runtime) in self._done or (home, runtime) in self._jobs
 
     def under_way(self) -> int:
         return len(self._jobs)
@@ -235,7 +239,7 @@ class ByteCode:
                 return
             self._files += _Job(home, *known, self._launch).run(self._staging, cancelled)
             self._trees += 1
-        except (OSError, ValueError, CompilingFailed):
+        except (OSError, ValueError, StokerError):
             self._failed += not cancelled.is_set()
 
     def _dialect(self, runtime: str) -> tuple[Path, Dialect] | None:

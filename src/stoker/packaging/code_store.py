@@ -109,8 +109,10 @@ class LocalCodeStore:
         return await asyncio.shield(making)
 
     def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+        if self._bytecode is None:
+            return
         home = self._home(code_sha256)
-        if self._bytecode is not None and self._is_ready(home):
+        if not self._bytecode.is_known(home, runtime) and self._is_ready(home):
             self._bytecode.compile_nowait(home, runtime)
 
     async def forget(self, code_sha256: str) -> None:

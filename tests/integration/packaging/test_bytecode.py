@@ -201,6 +201,20 @@ async def test_an_interpreter_that_is_missing_or_lies_leaves_the_tree_as_it_was(
         await closed(store)
 
 
+async def test_a_host_without_landlock_compiles_nothing(tmp_path: Path) -> None:
+    without = [
+        sys.executable,
+        "-c",
+        "import sys; from stoker.packaging import landlock, compiler_launch as launch\n"
+        "landlock.version = lambda: 0\n"
+        "launch.main()",
+    ]
+    store = await opened(tmp_path, HERE, without)
+    assert compiled(await store.tree_of(SMALL)) == set()
+    assert store.parts[1].statistics().failed == 1
+    await closed(store)
+
+
 async def test_runtimes_without_python_compile_nothing(tmp_path: Path) -> None:
     store = await opened(tmp_path, None)
     assert compiled(await store.tree_of(SMALL, "nodejs20.x")) == set()
