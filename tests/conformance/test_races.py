@@ -111,8 +111,8 @@ def test_everything_at_once(stoker: RunningStoker, services: list[Any]) -> None:
             assert "FunctionError" not in shown, shown["Payload"].read()
         return {"HTTP": 0, "seen": seen}
 
-    seen = set[int]().union(*(shown["seen"] for shown in at_once(services, ask)))
-    assert seen <= {200, 201, 204, 404, 409, 429}
+    seen = [known for shown in at_once(services, ask) for known in shown["seen"].values()]
+    assert [shown for shown in seen if shown["HTTP"] not in (200, 201, 204, 404, 409, 429)] == []
     answer(services[0].delete_function, FunctionName=name)
     assert answer(services[0].invoke, FunctionName=name) == not_found(name)
     created(stoker, name)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import code_location
-from stoker.control.lookup import any_version, latest_version, new_key, target
+from stoker.control.lookup import Target, any_version, latest_version, new_key, target
 from stoker.control.messages import (
     function_not_found,
     revision_mismatch,
@@ -156,14 +156,18 @@ class Functions:
         if found.qualifier is not None:
             await self._delete_version(found.key, found.qualifier)
             return DeleteFunctionResponse(status_code=204)
-        try:
-            deleted = await self._metadata.delete(found.key)
-        except FunctionMissing as problem:
-            raise function_not_found(found.arn) from problem
-        self._ports.invalidation.publish(found.key)
-        for code_sha256 in {version.code_sha256 for version in deleted}:
-            self._holds.forget_later(code_sha256)
+        await self._settling.uninterrupted(self._delete_whole(found))
         return DeleteFunctionResponse(status_code=204)
+
+    async def _delete_whole(self, found: Target) -> None:
+        with self._holds.removing():
+            try:
+                deleted = await self._metadata.delete(found.key)
+            except FunctionMissing as problem:
+                raise function_not_found(found.arn) from problem
+            for code_sha256 in {version.code_sha256 for version in deleted}:
+                self._holds.forget_later(code_sha256)
+        self._ports.invalidation.publish(found.key)
 
     async def _create_held(
         self,
@@ -191,12 +195,13 @@ class Functions:
             if dry_run:
                 return shown_configuration(changed)
             await self._storage.claim(stored.key, max(changed.code_size_bytes - stored.code_size_bytes, 0))
-            shown = await self._replace(stored, changed)
+            with self._holds.removing():
+                shown = await self._replace(stored, changed)
+                self._holds.forget_later(stored.code_sha256)
+            return shown
         finally:
             release()
             await self._holds.forget_if_unused(changed.code_sha256)
-        self._holds.forget_later(stored.code_sha256)
-        return shown
 
     async def _delete_version(self, key: FunctionKey, qualifier: str) -> None:
         """AWS answers 204 for a version that is not there; none are until versions can be published."""

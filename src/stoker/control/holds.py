@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from stoker.control.ports import Ports
 
@@ -20,6 +21,7 @@ class CodeHolds:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._forgetting: set[asyncio.Task[None]] = set()
         self._held: Counter[str] = Counter()
+        self._removals = 0
         self._epoch = 0
 
     def take(self, code_sha256: str) -> Callable[[], None]:
@@ -34,14 +36,32 @@ class CodeHolds:
 
         return release
 
+    @contextmanager
+    def removing(self) -> Generator[None, None, None]:
+        """While a write that takes versions' code away is under way, and until ``forget_later`` was called.
+
+        Others may see that write before its author goes on: code without a version may be in its grace.
+        """
+        self._removals += 1
+        self._epoch += 1
+        try:
+            yield
+        finally:
+            self._removals -= 1
+
     async def forget_if_unused(self, code_sha256: str) -> None:
-        """Delete code that no version names and nobody holds.
+        """Delete code that no version names and nobody holds; later, if cold starts may still want it.
 
         A hold taken and left between the question and its answer may have made the answer false: asked again.
         """
         for _ in range(RECHECKS_MAX):
             epoch = self._epoch
             if self._held[code_sha256] or await self._metadata.code_is_used(code_sha256):
+                return
+            if code_sha256 in self._timers:
+                return
+            if self._removals:
+                self.forget_later(code_sha256)
                 return
             if epoch == self._epoch:
                 await self._code.forget(code_sha256)
