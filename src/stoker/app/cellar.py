@@ -2,14 +2,22 @@
 
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
-from stoker.packaging.code_store import LocalCodeStore, staging_folder
+from stoker.packaging.bytecode import ByteCode
+from stoker.packaging.code_store import (
+    LocalCodeStore,
+    bytecode_staging_folder,
+    read_boot_id,
+    staging_folder,
+)
 from stoker.packaging.packers import PackerPool
+from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
 from stoker.store.metadata import SqlFunctionMetadata
@@ -29,6 +37,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     code: LocalCodeStore
     invalidation: LocalInvalidation
     location_key: bytes
+    runtimes: RuntimeCatalog
 
 
 async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Cellar:
@@ -47,28 +56,38 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     await queue.recover()
     credentials = StoredCredentials(metadata_database, sealer, clock)
     await credentials.start(settings.account, given=_given_key(settings))
+    runtimes = RuntimeCatalog(Path(settings.lang_dir or data / "lang"), data / "runtimes")
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         queue=queue,
         credentials=credentials,
-        code=await _open_code(data, stack),
+        code=await _open_code(data, runtimes, stack),
         invalidation=LocalInvalidation(),
         location_key=sealer.derive("code locations"),
+        runtimes=runtimes,
     )
 
 
-async def _open_code(data: Path, stack: AsyncExitStack) -> LocalCodeStore:
-    packers = PackerPool(staging_folder(data / "code"))
+async def _open_code(data: Path, runtimes: RuntimeCatalog, stack: AsyncExitStack) -> LocalCodeStore:
+    folder = data / "code"
+    packers = PackerPool(staging_folder(folder))
     await packers.start()
     stack.push_async_callback(packers.close)
-    code = LocalCodeStore(data / "code", packers, boot_id=_boot_id())
+    bytecode = ByteCode(bytecode_staging_folder(folder), partial(_python_of, runtimes))
+    code = LocalCodeStore(folder, packers, boot_id=read_boot_id(), bytecode=bytecode)
     await code.start()
     stack.push_async_callback(code.close)
+    await bytecode.start()
+    stack.push_async_callback(bytecode.close)
     return code
 
 
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def _python_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:
+    """The interpreter whose byte-code a runtime reads; None where there is nothing to compile."""
+    if not runtime.startswith("python"):
+        return None
+    found = (Path(known.program) for known in runtimes.available() if known.name == runtime)
+    return next(found, None)
 
 
 def _given_key(settings: Settings) -> tuple[str, str] | None:

@@ -59,7 +59,7 @@ def wire_rooms(
 ) -> Rooms:
     """Make every room; nothing is started yet."""
     data = Path(settings.data)
-    runtimes = RuntimeCatalog(Path(settings.lang_dir or data / "lang"), data / "runtimes")
+    runtimes = cellar.runtimes
     worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api)
     workers = {worker.worker_id: worker}
     limits = PoolLimits(idle_timeout_s=float(settings.idle_timeout_s))

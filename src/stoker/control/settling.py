@@ -57,6 +57,8 @@ class Settling:
             outcome = failed(version, revision_id, f"The code could not be made ready: {problem}")
         else:
             outcome = settled(version, revision_id)
+            if version.runtime:
+                self._ports.code.prepare_nowait(version.code_sha256, version.runtime)
         if await self._write(outcome, version.revision_id):
             self._ports.invalidation.publish(version.key)
 
