@@ -135,6 +135,8 @@ class WorkerAgent:
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
             task = await self._code.ready(function.code_sha256)
+            if function.runtime:
+                self._code.prepare_nowait(function.code_sha256, function.runtime)
             plan = await self._plan(function, task)
             life = Life(
                 reference, function, plan, task, self._parts, lost=self._life_lost, ended=self._life_ended

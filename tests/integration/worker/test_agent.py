@@ -63,6 +63,9 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+        """Nothing is compiled here."""
+
     async def ready(self, code_sha256: str) -> Path:
         folder = self.root / code_sha256
         if not folder.is_dir():

@@ -58,6 +58,9 @@ class Logs:
 
 
 class Code:
+    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+        """Nothing is compiled here."""
+
     async def ready(self, code_sha256: str) -> Path:
         return Path("/code")
 
