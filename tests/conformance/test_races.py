@@ -102,12 +102,12 @@ def test_everything_at_once(stoker: RunningStoker, services: list[Any]) -> None:
                 service.put_function_concurrency, FunctionName=name, ReservedConcurrentExecutions=2
             ),
         ]
-        seen: set[int] = set()
+        seen: dict[int, dict[str, Any]] = {}
         turn = number
         while time.monotonic() < stop:
             turn += 1 + number
             shown = calls[turn % len(calls)]()
-            seen.add(shown["HTTP"])
+            seen[shown["HTTP"]] = shown
             assert "FunctionError" not in shown, shown["Payload"].read()
         return {"HTTP": 0, "seen": seen}
 
