@@ -1,13 +1,15 @@
 """``./dev bench [NAME ...]``: every measure, or some by their module's name.
 
 Prints a table and writes bench/results/: latest.json and plots. ``--check`` compares the ratios with
-bench/landed.json and fails when one got worse; ``--land`` makes this run the landed one.
+bench/landed.json and fails when one got worse, or when nothing landed to compare with; ``--land`` makes this run
+the landed one and writes its tables into docs/performance.md.
 """
 
 import argparse
 import importlib
 import sys
 import time
+from pathlib import Path
 from types import ModuleType
 
 from bench.comparison import compare, vanished
@@ -23,9 +25,12 @@ from bench.figures import (
     write_record,
 )
 from bench.machine import describe, is_busy, load_average
-from bench.report import changes_table, draw, table
+from bench.report import between, changes_table, draw, markdown, table
 
 NAMES = ("warm", "payloads", "phases", "creation", "density", "fairness", "peers", "egress", "bootstrap")
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+START, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def main() -> int:
@@ -54,7 +59,7 @@ def main() -> int:
         print(f"plot: {file}")
     failed = check(record, arguments.slack) if arguments.check else False
     if arguments.land:
-        write_record(LANDED, read_record(LANDED) | record)
+        land(record)
     return int(failed)
 
 
@@ -87,6 +92,7 @@ def check(record: Record, slack: float) -> bool:
     for name, measured in record.items():
         if name not in landed:
             print(f"\n{name}: nothing landed to compare with")
+            failed = True
             continue
         before = landed[name].figures
         changes = compare(measured.figures, before, slack)
@@ -96,6 +102,13 @@ def check(record: Record, slack: float) -> bool:
             print(f"not measured any more: {figure}")
         failed = failed or bool(gone) or any(change.failed for change in changes)
     return failed
+
+
+def land(record: Record) -> None:
+    """Make this run the one to compare with, and the one that the documentation shows."""
+    landed = read_record(LANDED) | record
+    write_record(LANDED, landed)
+    DOCUMENT.write_text(between(DOCUMENT.read_text(), START, END, markdown(landed)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 KB = 1024
@@ -69,16 +69,21 @@ def named(pids: Iterable[int], name: str) -> list[int]:
     return found
 
 
-def cpu_s(pids: Iterable[int]) -> float:
-    """User and system time that these processes, with their reaped children, have used so far."""
-    ticks = 0
+def cpu_s(pids: Iterable[int]) -> dict[int, float]:
+    """User and system time that each of these processes, with its reaped children, has used so far."""
+    used: dict[int, float] = {}
     for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
         except OSError:
-            continue
-        ticks += sum(int(field) for field in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            continue  # ended meanwhile
+        used[pid] = sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def cpu_spent_s(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """Between two looks, of what is alive at the second; what ended between them is not counted."""
+    return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
 def pss_bytes(pids: Iterable[int]) -> int:

@@ -39,6 +39,40 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
+def markdown(record: Record) -> str:
+    """The figures that have a yardstick or a goal, a table per measure, with the machine they come from."""
+    parts: list[str] = []
+    for name, measured in record.items():
+        machine = ", ".join(f"{key} {value}" for key, value in measured.machine.items())
+        parts.append(f"### {name}\n\n{machine}; load average before: {measured.load_before:.1f}\n")
+        parts.append(
+            "| measure | value | n | yardstick | ratio | goal |\n| --- | --- | --- | --- | --- | --- |"
+        )
+        parts += [_markdown_row(figure) for figure in measured.figures if figure.yardstick or figure.goal]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _markdown_row(figure: Figure) -> str:
+    yardstick = number(figure.yardstick) if figure.yardstick is not None else "–"
+    ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else "–"
+    value = f"{number(figure.value)} {figure.unit}"
+    return f"| {figure.name} | {value} | {figure.n:,} | {yardstick} | {ratio} | {figure.goal or '–'} |"
+
+
+def between(text: str, start: str, end: str, new: str) -> str:
+    """The text with what lies between two markers replaced.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    head, found, rest = text.partition(start)
+    _, found_end, tail = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"no {start} ... {end}")
+    return f"{head}{start}\n\n{new.strip()}\n\n{end}{tail}"
+
+
 def changes_table(changes: Sequence[Change]) -> str:
     """Ratios then and now, failures marked."""
     lines = [f"{'ratio to the yardstick':36} {'landed':>8} {'now':>8} {'worse':>8}"]

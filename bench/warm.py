@@ -4,14 +4,15 @@ HTTP hello on the same stack. Each run says what the load generator, the service
 
 import msgspec
 
-from bench.figures import Figure, Options
-from bench.functions import BODY, create_echo, echoes, load, serving
+from bench.figures import Figure, Missing, Options
+from bench.functions import BODY, create_echo, echoes, load, serving, signed
 from bench.hello import hello_server
-from bench.machine import cpu_s, descendants, named
+from bench.machine import cpu_s, cpu_spent_s, descendants, named
 from bench.wrk import Load, drive
 from tests.running import RunningStoker
 
 CLIENTS = (1, 8, 32, 128)
+SANDBOXES = 8
 HELLO = "bare HTTP hello"
 GOALS = {
     "warm.python.1.p50": "under 300 us, under 4x",
@@ -40,27 +41,37 @@ def measure(options: Options) -> list[Figure]:
         with serving() as stoker:
             create_echo(stoker, echo, "echo")
             for clients in CLIENTS:
-                result, cost = loaded(stoker, clients, options.seconds, warm_up_s=2 + clients / 16)
-                figures += rows(f"warm.{echo.label}.{clients}", result, hello[clients], cost)
-    for echo in echoes():
-        with serving(sandboxes_max=8, pool_memory_mb=0) as stoker:
+                name = f"warm.{echo.label}.{clients}"
+                figures += one(stoker, name, clients, options.seconds, hello[clients])
+        with serving(sandboxes_max=SANDBOXES, pool_memory_mb=0) as stoker:
             create_echo(stoker, echo, "echo")
-            result, cost = loaded(stoker, 32, options.seconds, warm_up_s=3)
-            figures += rows(f"warm.{echo.label}.8sandboxes.32", result, hello[32], cost)
+            name = f"warm.{echo.label}.{SANDBOXES}sandboxes.32"
+            figures += one(stoker, name, 32, options.seconds, hello[32])
     return figures
+
+
+def one(stoker: RunningStoker, name: str, clients: int, seconds: float, hello: Load) -> list[Figure]:
+    """The figures of one run; none, and a line that says why, when it failed."""
+    try:
+        result, cost = loaded(stoker, clients, seconds, warm_up_s=2 + clients / 16)
+    except Missing as missing:
+        print(f"no figures for {name}: {missing}", flush=True)
+        return []
+    return rows(name, result, hello, cost)
 
 
 def loaded(stoker: RunningStoker, clients: int, seconds: float, *, warm_up_s: float) -> tuple[Load, Cost]:
     """One run, and what it cost. The warm-up is a run of its own, outside the cost."""
-    load(stoker, "echo", clients=clients, seconds=warm_up_s, warm_up_s=0)
+    url, headers = signed(stoker.endpoint, "echo")
+    drive(url, headers, BODY, clients=clients, seconds=warm_up_s)
     before = _cpu(stoker)
     result = load(stoker, "echo", clients=clients, seconds=seconds, warm_up_s=0)
     after = _cpu(stoker)
-    service_s, sandbox_s = (now - then for now, then in zip(after, before, strict=True))
+    service_s, sandbox_s = map(cpu_spent_s, before, after)
     return result, Cost(service_s * 1e6 / result.requests, sandbox_s * 1e6 / result.requests)
 
 
-def _cpu(stoker: RunningStoker) -> tuple[float, float]:
+def _cpu(stoker: RunningStoker) -> tuple[dict[int, float], dict[int, float]]:
     """CPU time so far of the service's processes, and of everything below the jail."""
     assert stoker.process is not None
     below = descendants(stoker.process.pid)
@@ -98,6 +109,10 @@ def rows(name: str, result: Load, hello: Load | None, cost: Cost | None = None) 
             goal=GOALS.get(f"{name}.rate", ""),
         )
     )
+    if result.errors:
+        figures.append(
+            Figure(name=f"{name}.refused", value=result.errors, unit="requests", n=result.requests)
+        )
     costs = {"generator": result.generator_cpu_us}
     if cost:
         costs |= {"service": cost.service_us, "sandboxes": cost.sandbox_us}

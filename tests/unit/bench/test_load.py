@@ -6,7 +6,7 @@ import pytest
 
 from bench.figures import Figure, Measured
 from bench.functions import body_of
-from bench.report import draw, number, table
+from bench.report import between, draw, markdown, number, table
 from bench.wrk import Load, lua, script_of
 
 
@@ -52,3 +52,21 @@ def test_table_and_plots(tmp_path) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(("value", "shown"), [(12345.6, "12,346"), (45.67, "45.7"), (0.1234, "0.123")])
 def test_numbers_have_three_digits(value: float, shown: str) -> None:
     assert number(value) == shown
+
+
+def test_markdown_shows_what_can_be_judged() -> None:
+    figures = [
+        Figure(name="warm.a", value=250, unit="us", n=9, yardstick=100, goal="under 4x"),
+        Figure(name="warm.cost", value=1, unit="us", n=9),
+    ]
+    measured = Measured(figures=figures, machine={"cpu": "X"}, load_before=0.26, seconds=1)
+    text = markdown({"warm": measured})
+    assert "cpu X; load average before: 0.3" in text
+    assert "| warm.a | 250 us | 9 | 100 | 2.50 | under 4x |" in text
+    assert "warm.cost" not in text
+
+
+def test_what_lies_between_markers_is_replaced() -> None:
+    assert between("a<s>old<e>b", "<s>", "<e>", "new") == "a<s>\n\nnew\n\n<e>b"
+    with pytest.raises(ValueError, match="no <s>"):
+        between("a<s>", "<s>", "<e>", "new")
