@@ -40,7 +40,7 @@ def number(value: float) -> str:
 
 
 def markdown(record: Record) -> str:
-    """The figures that have a yardstick or a goal, a table per measure, with the machine they come from."""
+    """Figures that can be judged, a table per measure, with the machine they come from; latest.json has them all."""
     parts: list[str] = []
     for name, measured in record.items():
         machine = ", ".join(f"{key} {value}" for key, value in measured.machine.items())
@@ -48,9 +48,14 @@ def markdown(record: Record) -> str:
         parts.append(
             "| measure | value | n | yardstick | ratio | goal |\n| --- | --- | --- | --- | --- | --- |"
         )
-        parts += [_markdown_row(figure) for figure in measured.figures if figure.yardstick or figure.goal]
+        parts += [_markdown_row(figure) for figure in measured.figures if _is_shown(figure)]
         parts.append("")
     return "\n".join(parts)
+
+
+def _is_shown(figure: Figure) -> bool:
+    between_median_and_tail = figure.name.endswith((".p90", ".p999"))
+    return bool(figure.yardstick or figure.goal) and not between_median_and_tail
 
 
 def _markdown_row(figure: Figure) -> str:
