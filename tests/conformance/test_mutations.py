@@ -19,7 +19,7 @@ from tests.conformance.recorded import ECHO, SETTLED_WITHIN_S, arn, created, cre
 from tests.running import ACCESS_KEY_ID, REGION, ROLE, SECRET_ACCESS_KEY, RunningStoker
 
 NAME = "mutated"
-EXAMPLES = 400
+EXAMPLES = 250
 
 BASES: dict[str, dict[str, Any]] = {
     "CreateFunction": creation(NAME, Code={"ZipFile": "UEsDBA=="}),
