@@ -1,6 +1,6 @@
 """How many pre-warmed sandboxes there should be."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.worker.pooling import KEEP_S, KINDS_MAX, PEAK_HALF_LIFE_S, PoolLimits, PoolPlan, Step
@@ -94,6 +94,7 @@ ACTIONS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ACTIONS, st.integers(0, 400), st.integers(0, 30))
 def test_steps_end_within_every_bound(
     actions: list[tuple[str, str, float]], memory_mb: int, room: int
