@@ -13,6 +13,10 @@
 #include <unistd.h>
 
 #define PERIOD_US 100000u
+#define SOCKETS_BYTES_MIN (16ull << 20)
+#define SOCKETS_SHARE 4 /* of a sandbox's memory */
+
+#define SOCKETS "memory.kmem.tcp.limit_in_bytes" /* of every kind, whatever its name says */
 
 _Static_assert(CGROUP_JOINS_MAX == HIERARCHIES_MAX, "one way in for each hierarchy");
 
@@ -28,7 +32,14 @@ static int limit_memory(int group, int v2, unsigned long long bytes)
     if (error)
         return error;
     error = files_write_number(group, "memory.memsw.limit_in_bytes", bytes);
-    return error == -ENOENT || error == -EOPNOTSUPP ? 0 : error; /* no swap accounting, no swap to limit */
+    if (error == -ENOENT || error == -EOPNOTSUPP)
+        error = 0; /* no swap accounting, no swap to limit */
+    if (error)
+        return error;
+    /* v1 counts socket buffers apart, and not at all until they have a limit. */
+    unsigned long long sockets = bytes / SOCKETS_SHARE;
+    error = files_write_number(group, SOCKETS, sockets < SOCKETS_BYTES_MIN ? SOCKETS_BYTES_MIN : sockets);
+    return error == -ENOENT ? 0 : error;
 }
 
 static unsigned clamp(unsigned long long value, unsigned low, unsigned high)
@@ -65,6 +76,38 @@ static int limit_group(int group, const struct hierarchy *hierarchy, const struc
     if (!error && hierarchy->controllers & CONTROLLER_PIDS)
         error = files_write_number(group, "pids.max", limits->pids_max + 1ull); /* PID 1 is ours */
     return error;
+}
+
+/* The number at `index` in a file of /proc/sys, or `otherwise`. */
+static unsigned long long setting(const char *path, int index, unsigned long long otherwise)
+{
+    char text[96];
+    unsigned long long numbers[3];
+    if (files_read(AT_FDCWD, path, text, sizeof text) <= 0)
+        return otherwise;
+    int count = sscanf(text, "%llu %llu %llu", &numbers[0], &numbers[1], &numbers[2]);
+    return index < count ? numbers[index] : otherwise;
+}
+
+static unsigned long long smaller(unsigned long long a, unsigned long long b)
+{
+    return a < b ? a : b;
+}
+
+/* Half of what the host has: a thousand sandboxes at their own limits would take all. */
+void cgroup_limit_all(void)
+{
+    unsigned long long processes = smaller(setting("/proc/sys/kernel/pid_max", 0, 32768),
+                                           setting("/proc/sys/kernel/threads-max", 0, 32768)) / 2;
+    unsigned long long sockets = smaller(setting("/proc/sys/net/ipv4/tcp_mem", 1, 32768),
+                                         setting("/proc/sys/net/ipv4/udp_mem", 1, 32768)) / 2; /* pages */
+    for (int i = 0; i < hierarchy_count; i++) {
+        const struct hierarchy *h = &hierarchies[i];
+        if (h->controllers & CONTROLLER_PIDS && files_write_number(h->base, "pids.max", processes))
+            fprintf(stderr, "stoker-jail: cannot limit the processes of all sandboxes together\n");
+        if (h->controllers & CONTROLLER_MEMORY && !h->v2) /* v2 counts them as memory; before 4.5 there was none */
+            files_write_number(h->base, SOCKETS, sockets * (unsigned long long)sysconf(_SC_PAGESIZE));
+    }
 }
 
 static int open_group(const struct hierarchy *hierarchy, const char *name)

@@ -15,6 +15,9 @@
  * JAIL_FREEZE_* features and the degraded bits. -errno only when leftovers stay. */
 int cgroup_open(const char *state, const char *instance, int only_v1, uint32_t *features, uint32_t *degraded);
 
+/* Bounds what all sandboxes together may take of what the host has only once: process numbers, socket buffers. */
+void cgroup_limit_all(void);
+
 #define CGROUP_JOINS_MAX 8
 
 /* How a new process gets into its groups; every descriptor is the caller's to close, -1 where there is none. */

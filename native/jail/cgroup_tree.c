@@ -3,6 +3,7 @@
 #include "cgroup_tree.h"
 
 #include "cgroup.h"
+#include "cgroup_dead.h"
 #include "cgroup_record.h"
 #include "files.h"
 
@@ -20,6 +21,7 @@
 
 #define LEFTOVER_WAIT_MS 10000
 #define LEAF "service"
+#define CLAIMS 10 /* tries: another jail may take our new folder for a dead one's */
 
 struct hierarchy hierarchies[HIERARCHIES_MAX];
 int hierarchy_count;
@@ -90,19 +92,30 @@ static uint32_t hand_down_delegated(int group)
 
 /* --- finding and opening --------------------------------------------------------------------------------------- */
 
+static int open_base(struct hierarchy *hierarchy)
+{
+    if (mkdirat(hierarchy->parent, folder, 0755) < 0 && errno != EEXIST)
+        return -errno;
+    hierarchy->base = openat(hierarchy->parent, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (hierarchy->base < 0)
+        return errno == ENOENT ? -ESTALE : -errno;
+    int error = cgroup_claim(hierarchy->parent, hierarchy->base, folder);
+    if (error)
+        close(hierarchy->base);
+    return error;
+}
+
 static int make_base(struct hierarchy *hierarchy, const char *group)
 {
     hierarchy->parent = open(group, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (hierarchy->parent < 0)
         return -errno;
-    if (mkdirat(hierarchy->parent, folder, 0755) == 0 || errno == EEXIST) {
-        hierarchy->base = openat(hierarchy->parent, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        snprintf(hierarchy->path, sizeof hierarchy->path, "%s/%s", group, folder);
-        if (hierarchy->base >= 0)
-            return 0;
-    }
-    int error = -errno;
-    close(hierarchy->parent);
+    snprintf(hierarchy->path, sizeof hierarchy->path, "%s/%s", group, folder);
+    int error = -ESTALE;
+    for (int i = 0; i < CLAIMS && error == -ESTALE; i++)
+        error = open_base(hierarchy);
+    if (error)
+        close(hierarchy->parent);
     return error;
 }
 
@@ -332,12 +345,14 @@ static void drop_unneeded(uint32_t features)
 int cgroup_open(const char *state, const char *instance, int only_v1, uint32_t *features, uint32_t *degraded)
 {
     static struct cgroup_location found[HIERARCHIES_MAX];
-    snprintf(folder, sizeof folder, "stoker.%s", instance);
+    snprintf(folder, sizeof folder, CGROUP_FOLDER_PREFIX "%s", instance);
     int count = cgroup_find(found);
     open_all(found, count < 0 ? 0 : count, only_v1);
     int error = remove_earlier(state);
     if (error)
         return error;
+    for (int i = 0; i < hierarchy_count; i++)
+        cgroup_remove_dead(hierarchies[i].parent);
     describe(features, degraded);
     drop_unneeded(*features);
     return 0;

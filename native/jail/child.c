@@ -191,7 +191,7 @@ static int limit_resources(const struct child_plan *plan)
         __rlimit_resource_t which;
         rlim_t most;
     } wanted[] = {{RLIMIT_NOFILE, plan->open_files_max},
-                  {RLIMIT_CORE, 0},
+                  {RLIMIT_CORE, 1}, /* none, and unlike 0 it also keeps a core_pattern's program from being run */
                   {RLIMIT_MEMLOCK, 64 << 10},
                   {RLIMIT_MSGQUEUE, 0},
                   {RLIMIT_RTPRIO, 0},

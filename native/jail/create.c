@@ -115,7 +115,8 @@ static int make_cgroup(struct making *making)
 
 static int spawn(struct making *making)
 {
-    pid_t pid = namespaces_spawn(making->host->template, making->plan.entry.into, &making->sandbox->pidfd);
+    pid_t pid = namespaces_spawn(making->host->template, making->plan.entry.into, making->plan.identity.outside,
+                                 &making->sandbox->pidfd);
     if (pid == 0)
         child_run(&making->plan);
     if (pid < 0)
@@ -158,9 +159,14 @@ static int attach_link(struct making *making)
         return error;
     making->sandbox->has_link = 1;
     snprintf(path, sizeof path, "/proc/%d/ns/net", making->sandbox->pid);
+    error = namespaces_be_owner(making->plan.identity.outside);
+    if (error)
+        return error;
     int network = open(path, O_RDONLY | O_CLOEXEC);
-    if (network < 0)
-        return -errno;
+    error = network < 0 ? -errno : 0;
+    namespaces_be_root();
+    if (error)
+        return error;
     error = egress_attach(&making->sandbox->link, network);
     close(network);
     return error;

@@ -33,6 +33,8 @@
 #define EVENTS_MAX 64
 #define RETRY_MS 5
 #define EGRESS_MS 100
+#define INSIST_MS 100
+#define WATCH_MS 1000
 #define STOP_WAIT_MS 5000
 #define OPEN_FILES 65536
 
@@ -41,7 +43,7 @@ enum source { LISTENER, SIGNALS, CONNECTION, SANDBOX };
 static int events = -1;
 static int served = -1; /* the connection that said HELLO */
 static int connections;
-static int stopping;
+static int stopping, failed;
 static uint32_t features, degraded, tmp_kind;
 static int dns[2] = {-1, -1};
 
@@ -64,7 +66,8 @@ static void unwatch_sandbox(int pidfd)
 
 static void drop_connection(int fd)
 {
-    epoll_ctl(events, EPOLL_CTL_DEL, fd, NULL);
+    if (epoll_ctl(events, EPOLL_CTL_DEL, fd, NULL) < 0)
+        return; /* dropped already, by an event before this one in the same batch */
     close(fd);
     connections--;
     if (fd != served)
@@ -202,19 +205,35 @@ static void handle(const struct epoll_event *event, const struct options *option
     }
 }
 
-/* Idle time is for preparing what makes the next create fast. Returns how long to wait for an event then. */
-static int idle(void)
+/* Sandboxes run on it: without it they and all new ones fail, and only a new one helps. */
+static void watch_tmp(void)
 {
+    if (!tmp_volume_broken())
+        return;
+    fprintf(stderr, "stoker-jail: the disk behind /tmp failed: ending, to be started again with a new one\n");
+    stopping = failed = 1;
+}
+
+/* Idle time is for preparing what makes the next create fast. Returns how long to wait for an event then. */
+static int idle(int waited_ms)
+{
+    watch_tmp();
     if (tmp_volume_pending()) {
         tmp_volume_tick();
         return 0;
     }
     if (sandbox_retry())
         return RETRY_MS;
-    if (!egress_pending())
-        return -1;
-    egress_tick();
-    return EGRESS_MS;
+    if (sandbox_dying()) {
+        if (waited_ms >= INSIST_MS)
+            sandbox_insist();
+        return INSIST_MS;
+    }
+    if (egress_pending()) {
+        egress_tick();
+        return EGRESS_MS;
+    }
+    return sandbox_count() ? WATCH_MS : -1;
 }
 
 static void loop(const struct options *options, int signals)
@@ -225,7 +244,7 @@ static void loop(const struct options *options, int signals)
         int count = epoll_wait(events, ready, EVENTS_MAX, wait_ms);
         for (int i = 0; i < count; i++)
             handle(&ready[i], options, signals);
-        wait_ms = count == 0 ? idle() : 0;
+        wait_ms = count == 0 ? idle(wait_ms) : 0;
     }
 }
 
@@ -312,6 +331,7 @@ static void open_all(const struct options *options)
     error = cgroup_open(options->state, options->instance, options->only_v1, &features, &degraded); /* first: it ends an earlier life's sandboxes */
     if (error)
         fail("sandboxes of an earlier life do not end", "", error);
+    cgroup_limit_all();
     features |= options->rootless ? JAIL_ROOTLESS : 0;
     degraded |= identity_open(options->id_base, options->rootless) ? JAIL_SHARED_UID : 0;
     degraded |= seccomp_filter() ? 0 : JAIL_NO_SECCOMP;
@@ -355,5 +375,5 @@ int main(int argc, char **argv)
     fprintf(stderr, "stoker-jail: ready\n");
     loop(&options, signals);
     close_all(&options);
-    return 0;
+    return failed;
 }

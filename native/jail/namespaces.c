@@ -8,18 +8,22 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/sched.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static int host_mounts = -1; /* where the service's descriptors come from; -1 when rootless */
 static int own_mounts = -1;
+static int parent_death; /* the signal asked for when the parent dies, and that parent */
+static pid_t parent;
 
 int namespaces_open(int rootless)
 {
@@ -31,11 +35,15 @@ int namespaces_open(int rootless)
     own_mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
     if (own_mounts < 0)
         return -errno;
-    if (rootless)
+    if (rootless) {
         close(host); /* an ordinary user may not enter it again */
-    else
-        host_mounts = host;
-    return 0;
+        return 0;
+    }
+    host_mounts = host;
+    parent = getppid();
+    /* Borrowing a sandbox's uid must not cost the jail its capabilities. */
+    return prctl(PR_GET_PDEATHSIG, &parent_death) < 0 || prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP) < 0 ? -errno
+                                                                                                              : 0;
 }
 
 static void come_back(void)
@@ -43,6 +51,28 @@ static void come_back(void)
     if (setns(own_mounts, CLONE_NEWNS) == 0)
         return;
     perror("stoker-jail: cannot leave a mount namespace");
+    _exit(70);
+}
+
+int namespaces_be_owner(uid_t owner)
+{
+    if (host_mounts < 0)
+        return 0;
+    if (syscall(SYS_setresuid, -1, owner, -1) < 0)
+        return -errno;
+    prctl(PR_SET_DUMPABLE, 1); /* changing ids cleared it, and the child's /proc files must be ours to open */
+    return 0;
+}
+
+void namespaces_be_root(void)
+{
+    if (host_mounts < 0)
+        return;
+    if (syscall(SYS_setresuid, -1, 0, -1) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0 &&
+        prctl(PR_SET_PDEATHSIG, parent_death) == 0 && /* cleared as well */
+        (!parent_death || getppid() == parent))
+        return;
+    perror("stoker-jail: cannot be root again");
     _exit(70);
 }
 
@@ -87,7 +117,7 @@ int namespaces_attach(int pidfd, int mount, const char *path)
     return error;
 }
 
-pid_t namespaces_spawn(int template, int into, int *pidfd)
+pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd)
 {
     struct clone_args wanted = {
         .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
@@ -100,10 +130,12 @@ pid_t namespaces_spawn(int template, int into, int *pidfd)
     }
     if (setns(template, CLONE_NEWNS) < 0)
         return -errno;
-    pid_t pid = (pid_t)syscall(SYS_clone3, &wanted, sizeof wanted);
+    int error = namespaces_be_owner(owner);
+    pid_t pid = error ? error : (pid_t)syscall(SYS_clone3, &wanted, sizeof wanted);
     if (pid == 0)
         return 0;
-    int error = errno;
+    error = pid == -1 ? -errno : error;
+    namespaces_be_root();
     come_back();
-    return pid < 0 ? -error : pid;
+    return error ? error : pid;
 }

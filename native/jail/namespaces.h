@@ -18,7 +18,14 @@ int namespaces_clone_folder(int folder);
 int namespaces_attach(int pidfd, int mount, const char *path);
 
 /* clone3 into new user, pid, mount (a copy of `template`), network, ipc and uts namespaces. 0 in the child, its pid
- * in the jail with *pidfd set, or -errno. `into`: a v2 control group, or -1. */
-pid_t namespaces_spawn(int template, int into, int *pidfd);
+ * in the jail with *pidfd set, or -errno. `into`: a v2 control group, or -1. `owner` will own the user namespace:
+ * what the kernel counts for each user (inotify, queued signals, processes) it counts for the owner too, and were
+ * that root for all, one sandbox could use up what the host's own daemons need. Without effect when rootless. */
+pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd);
+
+/* Takes the owner's effective uid, and with it every right over the sandbox's user namespace, also those that root
+ * of a confined host lacks (CAP_SYS_RESOURCE, CAP_SYS_PTRACE); the jail keeps its own. 0 or -errno. And back. */
+int namespaces_be_owner(uid_t owner);
+void namespaces_be_root(void);
 
 #endif

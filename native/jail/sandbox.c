@@ -5,6 +5,7 @@
 #include "cgroup.h"
 #include "create.h"
 #include "egress.h"
+#include "identity.h"
 #include "mounts.h"
 #include "namespaces.h"
 #include "slots.h"
@@ -76,13 +77,17 @@ static void reap(struct sandbox *sandbox)
     }
 }
 
+static void kill_all_in(const struct sandbox *sandbox)
+{
+    syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
+    if (sandbox->has_cgroup)
+        cgroup_kill(slot_cgroup_name(slot_of(sandbox))); /* also what is frozen, and what no signal to PID 1 reaches */
+}
+
 static void start_end(struct sandbox *sandbox)
 {
-    if (sandbox->state == LIVE && sandbox->pid) {
-        syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
-        if (sandbox->has_cgroup)
-            cgroup_kill(slot_cgroup_name(slot_of(sandbox))); /* also what is frozen, and what no signal to PID 1 reaches */
-    }
+    if (sandbox->state == LIVE && sandbox->pid)
+        kill_all_in(sandbox);
     slots_dying += sandbox->state == LIVE;
     sandbox->state = DYING;
     reap(sandbox);
@@ -120,6 +125,18 @@ void sandbox_ended(uint32_t slot)
         remove_remains(sandbox);
 }
 
+uint32_t sandbox_dying(void)
+{
+    return slots_dying;
+}
+
+void sandbox_insist(void)
+{
+    for (uint32_t slot = 0; slot < SANDBOXES_MAX && slots_dying; slot++)
+        if (slots[slot].state == DYING && slots[slot].pid)
+            kill_all_in(&slots[slot]);
+}
+
 uint32_t sandbox_retry(void)
 {
     uint32_t waiting = 0;
@@ -148,12 +165,21 @@ void sandbox_create(const struct jail_message *message, struct jail_answer *answ
 
 /* --- changing ---------------------------------------------------------------------------------------------------- */
 
+static uid_t owner_of(const struct sandbox *sandbox)
+{
+    return identity_of(slot_of(sandbox)).outside;
+}
+
 static int attach_one(const struct sandbox *sandbox, int folder, int point)
 {
     int mount = namespaces_clone_folder(folder);
     if (mount < 0)
         return mount;
-    int error = namespaces_attach(sandbox->pidfd, mount, MOUNT_POINTS[point]);
+    int error = namespaces_be_owner(owner_of(sandbox));
+    if (!error) {
+        error = namespaces_attach(sandbox->pidfd, mount, MOUNT_POINTS[point]);
+        namespaces_be_root();
+    }
     close(mount);
     return error;
 }
@@ -188,6 +214,10 @@ void sandbox_limit(const struct jail_message *message, struct jail_answer *answe
     answer->status = cgroup_limit(slot_cgroup_name(slot_of(sandbox)), limits);
     if (!answer->status)
         answer->status = tmp_volume_resize(slot_of(sandbox), limits->tmp_bytes);
-    if (!answer->status && prlimit(sandbox->pid, RLIMIT_NOFILE, &files, NULL) < 0)
-        answer->status = -errno;
+    if (!answer->status)
+        answer->status = namespaces_be_owner(owner_of(sandbox));
+    if (answer->status)
+        return;
+    answer->status = prlimit(sandbox->pid, RLIMIT_NOFILE, &files, NULL) < 0 ? -errno : 0;
+    namespaces_be_root();
 }

@@ -38,6 +38,11 @@ void sandbox_ended(uint32_t slot);
 
 /* Tries again what could not be removed at once. Returns how many dead sandboxes still wait for that. */
 uint32_t sandbox_retry(void);
+
+/* How many were told to end and are not gone; and kills those again that still run: on cgroup v1 the service can
+ * freeze one again before it takes the signal. */
+uint32_t sandbox_dying(void);
+void sandbox_insist(void);
 uint32_t sandbox_count(void);
 
 #endif

@@ -18,9 +18,6 @@
 #include <sys/syscall.h>
 
 /* Calls newer than some headers; from 424 on numbers are the same everywhere. */
-#ifndef __NR_cachestat
-#define __NR_cachestat 451
-#endif
 #ifndef __NR_fchmodat2
 #define __NR_fchmodat2 452
 #endif
@@ -104,7 +101,15 @@ static const struct check CHECKS[] = {
         EQUALS(0x00020008, YES, 0),
         EQUALS(0xffffffff, YES, NO), /* asks which */
     }},
-    {"common_socket", 12, {
+    {"usual_mapping", 2, {
+        ARGUMENT(3),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x40000, NO, YES), /* MAP_HUGETLB */
+    }},
+    {"usual_memory_file", 2, {
+        ARGUMENT(1),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x4, NO, YES), /* MFD_HUGETLB */
+    }},
+    {"common_socket", 16, {
         ARGUMENT(0),
         EQUALS(1, YES, 0),   /* AF_UNIX */
         EQUALS(2, 4, 0),     /* AF_INET */
@@ -112,6 +117,10 @@ static const struct check CHECKS[] = {
         EQUALS(16, 0, NO),   /* AF_NETLINK */
         ARGUMENT(2),
         EQUALS(0, YES, NO),  /* NETLINK_ROUTE */
+        ARGUMENT(1),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf), /* flags share the number */
+        EQUALS(1, 1, 0),     /* SOCK_STREAM */
+        EQUALS(2, 0, NO),    /* SOCK_DGRAM */
         ARGUMENT(2),
         EQUALS(0, YES, 0),
         EQUALS(6, YES, 0),   /* TCP */

@@ -19,6 +19,9 @@
 /* No secret of the service's environment reaches the jail. */
 static char *const JAIL_ENVIRONMENT[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", NULL};
 
+#define OOM_SCORE_JAIL "-900"
+#define OOM_SCORE_SERVICE "-500"
+
 static void must(int result, const char *step)
 {
     if (result < 0)
@@ -46,6 +49,18 @@ static void die_with(pid_t parent)
     must(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "ask to die with the supervisor");
     if (getppid() != parent)
         _exit(EXIT_FAILED); /* it died before we asked */
+}
+
+/* When the host runs out of memory sandboxes go first (the jail gives them +500), then anything else, then the
+ * service, and last whoever would have to start it again. An ordinary user may not ask for that: not an error. */
+static void prefer_others_for_oom(const char *score)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, score, strlen(score)) < 0 && errno != EACCES)
+        supervisor_say("out-of-memory score %s: %s", score, strerror(errno));
+    close(fd);
 }
 
 static void drop_capabilities(void)
@@ -82,6 +97,7 @@ static void become_service(const struct supervisor *s, pid_t parent)
 static _Noreturn void service_child(const struct supervisor *s, pid_t parent)
 {
     must(setpgid(0, 0), "get a process group"); /* Ctrl-C is the supervisor's to forward */
+    prefer_others_for_oom(OOM_SCORE_SERVICE); /* while still root */
     signals_as_usual();
     no_input();
     become_service(s, parent);
@@ -128,6 +144,7 @@ static void exec_jail(const struct supervisor *s)
 static _Noreturn void jail_child(const struct supervisor *s, pid_t parent, int sync)
 {
     must(setpgid(0, 0), "get a process group");
+    prefer_others_for_oom(OOM_SCORE_JAIL);
     signals_as_usual();
     no_input();
     if (s->rootless)

@@ -3,6 +3,9 @@
  * Simple quotas charge a subvolume for the extents and tree blocks it allocates, at
  * once and without scanning, so that the limit also ends a flood of empty files.
  * The pool is formatted anew at each start: /tmp outlives no sandbox.
+ *
+ * A btrfs that cannot write its metadata turns read-only for everybody. So all subvolumes are in one group whose
+ * limit ends before the pool does, and before the host's disk does, which others fill as well.
  */
 #define _GNU_SOURCE
 #include "system_tool.h"
@@ -16,16 +19,24 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define POOL "tmp-pool"
 #define POOL_MIN_BYTES (256ULL << 20)
 /* linux/btrfs.h of 6.7; older headers lack it. */
 #define QUOTA_ENABLE_SIMPLE 4
+#define GROUP (1ULL << 48) /* level 1, number 0 */
+#define RESERVE_SHARE 16     /* of the pool, for its own metadata */
+#define HOST_SHARE 20        /* of the pool's capacity, left free on the host's disk */
+#define ROOM_BYTES (64ULL << 20) /* not all that was promised: space of deleted volumes returns later */
+#define GROUP_STEP_BYTES (16ULL << 20)
 #define ROOT_OBJECT 256 /* BTRFS_FIRST_FREE_OBJECTID: a subvolume's root folder */
 
 static int state = -1;
 static int pool = -1;
+static uint64_t capacity;
+static uint64_t group_limit; /* in force */
 static uint64_t serial;
 
 static const struct tmp_option OPTIONS[] = {
@@ -63,9 +74,52 @@ static int attach(int mounted, const char *state_dir)
 static int enable_quotas(void)
 {
     struct btrfs_ioctl_quota_ctl_args args = {.cmd = QUOTA_ENABLE_SIMPLE};
+    struct btrfs_ioctl_qgroup_create_args group = {.create = 1, .qgroupid = GROUP};
     if (ioctl(pool, BTRFS_IOC_QUOTA_CTL, &args) < 0)
         return tmp_fail(-errno, "btrfs simple quotas (kernel 6.7 or newer)");
+    if (ioctl(pool, BTRFS_IOC_QGROUP_CREATE, &group) < 0)
+        return tmp_fail(-errno, "make the group of all subvolumes");
     return 0;
+}
+
+static int limit_group(uint64_t id, uint64_t size_bytes)
+{
+    struct btrfs_ioctl_qgroup_limit_args args = {
+        .qgroupid = id,
+        .lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = size_bytes},
+    };
+    return ioctl(pool, BTRFS_IOC_QGROUP_LIMIT, &args) < 0 ? tmp_fail(-errno, "limit a subvolume") : 0;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What all may use: the pool less its reserve, and no more than the host's disk can still take. */
+static int watch(void)
+{
+    struct statvfs inside, host;
+    if (fstatvfs(pool, &inside) < 0 || fstatvfs(state, &host) < 0)
+        return tmp_fail(-errno, "ask for the free space");
+    if (inside.f_flag & ST_RDONLY)
+        return tmp_fail(-EROFS, "the pool");
+    uint64_t used = (uint64_t)(inside.f_blocks - inside.f_bfree) * inside.f_frsize;
+    uint64_t left = (uint64_t)host.f_bavail * host.f_frsize, kept = capacity / HOST_SHARE;
+    uint64_t most = smaller(capacity - capacity / RESERVE_SHARE, used + (left > kept ? left - kept : 0));
+    if (most / GROUP_STEP_BYTES == group_limit / GROUP_STEP_BYTES)
+        return 0;
+    group_limit = most;
+    return limit_group(GROUP, most);
+}
+
+static int room(void)
+{
+    struct statvfs inside;
+    if (fstatvfs(pool, &inside) < 0)
+        return tmp_fail(-errno, "ask for the free space");
+    uint64_t used = (uint64_t)(inside.f_blocks - inside.f_bfree) * inside.f_frsize;
+    return used + ROOM_BYTES > group_limit ? tmp_fail(-ENOSPC, "the disk set aside for /tmp is full") : 0;
 }
 
 static void close_pool(void)
@@ -80,6 +134,7 @@ static void close_pool(void)
         close(state);
     }
     pool = state = -1;
+    group_limit = 0;
 }
 
 static int open_pool(int state_fd, const char *state_dir, uint64_t capacity_bytes)
@@ -100,6 +155,9 @@ static int open_pool(int state_fd, const char *state_dir, uint64_t capacity_byte
         result = attach(mounted, state_dir);
     if (result == 0)
         result = enable_quotas();
+    capacity = capacity_bytes;
+    if (result == 0)
+        result = watch();
     if (mounted >= 0)
         close(mounted);
     if (loop >= 0)
@@ -113,13 +171,7 @@ static int open_pool(int state_fd, const char *state_dir, uint64_t capacity_byte
 
 static int set_limit(struct tmp_volume *volume, uint64_t size_bytes)
 {
-    struct btrfs_ioctl_qgroup_limit_args args = {
-        .qgroupid = volume->id,
-        .lim = {.flags = BTRFS_QGROUP_LIMIT_MAX_RFER, .max_rfer = size_bytes},
-    };
-    if (ioctl(pool, BTRFS_IOC_QGROUP_LIMIT, &args) < 0)
-        return tmp_fail(-errno, "limit a subvolume");
-    return 0;
+    return limit_group(volume->id, size_bytes);
 }
 
 static int clone_mount(int root_fd)
@@ -137,7 +189,12 @@ static int clone_mount(int root_fd)
 
 static int create(char name[32])
 {
-    struct btrfs_ioctl_vol_args_v2 args = {0};
+    struct {
+        struct btrfs_qgroup_inherit inherit;
+        uint64_t groups[1];
+    } member = {.inherit.num_qgroups = 1, .groups = {GROUP}};
+    struct btrfs_ioctl_vol_args_v2 args = {
+        .flags = BTRFS_SUBVOL_QGROUP_INHERIT, .size = sizeof member, .qgroup_inherit = &member.inherit};
     snprintf(name, 32, "v%llu", (unsigned long long)++serial);
     strcpy(args.name, name);
     if (ioctl(pool, BTRFS_IOC_SUBVOL_CREATE_V2, &args) < 0)
@@ -191,5 +248,7 @@ const struct tmp_kind tmp_kind_btrfs = {
     .make = make,
     .limit = set_limit,
     .discard = discard,
+    .room = room,
+    .watch = watch,
     .close = close_pool,
 };

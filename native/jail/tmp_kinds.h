@@ -27,6 +27,10 @@ struct tmp_kind {
     int (*limit)(struct tmp_volume *volume, uint64_t size_bytes);
     /* Its descriptors are closed already. */
     int (*discard)(const struct tmp_volume *volume);
+    /* -ENOSPC when a new sandbox could write next to nothing, whatever was promised; NULL: make() knows. */
+    int (*room)(void);
+    /* Called now and then: adapts to the host's disk. -EROFS when nothing can be written any more; may be NULL. */
+    int (*watch)(void);
     void (*close)(void);
 };
 

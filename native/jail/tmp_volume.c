@@ -10,10 +10,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SPARES_MAX 8
 #define GIVEN_MAX TMP_VOLUME_SLOTS
+#define WATCH_INTERVAL_MS 500
 
 static const struct tmp_kind *const KINDS[] = {
     [TMP_VOLUME_BTRFS] = &tmp_kind_btrfs,
@@ -198,9 +200,29 @@ static int make_sure(struct tmp_volume *volume, uint64_t size_bytes)
     return result;
 }
 
+int tmp_volume_broken(void)
+{
+    static int64_t watched_ms;
+    static int broken;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (!kind || !kind->watch || (watched_ms && now_ms - watched_ms < WATCH_INTERVAL_MS))
+        return kind && broken;
+    watched_ms = now_ms;
+    broken = kind->watch() == -EROFS;
+    return broken;
+}
+
 /* A spare where it can have that limit, else a new one. */
 static int obtain(struct tmp_volume *volume, uint64_t size_bytes)
 {
+    tmp_volume_broken(); /* a busy jail has no idle time to look in */
+    int result = kind->room ? kind->room() : 0;
+    if (result == -ENOSPC && kind->watch() == 0) /* or the host's disk has room again */
+        result = kind->room();
+    if (result < 0)
+        return result;
     if (spare_count > 0) {
         *volume = spares[--spare_count];
         if (set_limit(volume, size_bytes) == 0)

@@ -36,7 +36,8 @@ enum tmp_volume_kind {
  * earlier life left there. Image files lose their name as soon as a loop device
  * holds them, and those clear themselves: a killed jail leaves nothing but at
  * most one file. capacity_bytes bounds the disk all sandboxes together may use
- * (and so does nine tenths of what is free). Returns an enum tmp_volume_kind,
+ * (and so does nine tenths of what is free). btrfs promises more than that, because few functions use their /tmp:
+ * when it is really full, writers get EDQUOT or ENOSPC and take() -ENOSPC, but nobody can make the pool fail. Returns an enum tmp_volume_kind,
  * the best the host can do, or -errno; when that is not btrfs, tmp_volume_error()
  * says why. rootless: 1 goes straight to tmpfs. */
 int tmp_volume_open(const char *state_dir, uint64_t capacity_bytes, int rootless);
@@ -64,6 +65,9 @@ void tmp_volume_tick(void);
 
 /* 1 when tick has work to do, else 0: the jail's poll time-out depends on it. */
 int tmp_volume_pending(void);
+
+/* Looks after the pool, twice a second at most: call it whenever there is time. 1 when it has failed for good. */
+int tmp_volume_broken(void);
 
 void tmp_volume_close(void);
 

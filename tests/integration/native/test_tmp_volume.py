@@ -155,15 +155,15 @@ class Jail:
 
 def _fill(name: str, most_mb: int, sync: bool) -> list[int]:
     written, block = 0, os.urandom(MB)
-    with open(name, "wb", buffering=0) as file:
-        try:
+    try:
+        with open(name, "wb", buffering=0) as file:
             while written < most_mb * MB:
                 written += file.write(block)
                 if sync and written % (16 * MB) == 0:
                     os.fsync(file.fileno())
             os.fsync(file.fileno())
-        except OSError as error:
-            return [written, error.errno or 0]
+    except OSError as error:
+        return [written, error.errno or 0]
     return [written, 0]
 
 

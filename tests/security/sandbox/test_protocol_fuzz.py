@@ -43,7 +43,21 @@ def connect(jail: RunningJail) -> socket.socket:
 
 
 def record(**changes: int) -> bytes:
-    names = ["magic", "version", "operation", "id", "sandbox", "memory", "tmp", "quota", "weight", "pids", "files", "mounts", "flags"]
+    names = [
+        "magic",
+        "version",
+        "operation",
+        "id",
+        "sandbox",
+        "memory",
+        "tmp",
+        "quota",
+        "weight",
+        "pids",
+        "files",
+        "mounts",
+        "flags",
+    ]
     return REQUEST.pack(*(changes.get(name, value) for name, value in zip(names, GOOD, strict=True)))
 
 
