@@ -20,8 +20,10 @@ class SharedAddress:
         try:
             for family, address in _resolved(self._host, self._port):
                 self._reserved.append(_bound(family, address, share=False))
-                # Only after the bind, which so fails if anybody has the address, sharing it or not.
+                # Only after the bind, which so fails if anybody has the address, sharing it or not; and let
+                # nobody else bind it the way we just did, which left it open to whoever does not listen yet.
                 self._reserved[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                self._reserved[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except BaseException:
             self.close()
             raise
