@@ -8,6 +8,7 @@ import msgspec
 
 from stoker.control.messages import constraint, not_implemented
 from stoker.core.errors import invalid_parameter
+from stoker.core.reserved_environment import RESERVED
 from stoker.services.lambda_types import (
     CreateFunctionRequest,
     UpdateFunctionCodeRequest,
@@ -21,30 +22,6 @@ TIMEOUT_MAX_S = 900
 TAGS_MAX = 50
 
 ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
-
-RESERVED_KEYS = frozenset(
-    {
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-    }
-)
-"""Set by the execution environment; the developer guide names them as reserved."""
 
 _ROLE = re.compile(ROLE_PATTERN, re.ASCII)
 
@@ -110,7 +87,7 @@ def check_environment(variables: Mapping[str, str]) -> None:
     Raises:
         ServiceError: InvalidParameterValueException.
     """
-    reserved = sorted(RESERVED_KEYS & variables.keys())
+    reserved = sorted(RESERVED & variables.keys())
     if reserved:
         raise invalid_parameter(
             "Lambda was unable to configure your environment variables because the environment variables you "

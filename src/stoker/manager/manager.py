@@ -225,10 +225,16 @@ class LocalWorkerManager:
 
 
 def _no_capacity(function: FunctionVersion, refused: Mapping[str, WorkerUnavailable]) -> ServiceError:
-    """500 ServiceException, which every AWS SDK retries with back-off, as when a region lacks capacity."""
-    why = "; ".join(str(error) for error in refused.values())
+    """500 ServiceException, which every AWS SDK retries with back-off, as when a region lacks capacity.
+
+    Why a worker refused is the operator's business: it may name folders of the host.
+    """
+    if refused:
+        _log.warning(
+            "no worker has room", function=function.arn, reasons=[str(why) for why in refused.values()]
+        )
     return ServiceError(
         "ServiceException",
         f"No worker has room for {function.memory_mb} MB more. Running functions hold all of it; try again, "
-        f"or give Stoker more memory.{f' ({why})' if why else ''}",
+        "or give Stoker more memory.",
     )

@@ -8,34 +8,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from stoker.core.reserved_environment import RESERVED
+
 RUNTIME_API_ADDRESS = "127.0.0.1:9001"
 """Where the runtime finds its API inside the sandbox."""
-
-RESERVED = frozenset(
-    {
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SECRET_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-        "_HANDLER",
-        "_LAMBDA_TELEMETRY_LOG_FD",
-        "_X_AMZN_TRACE_ID",
-    }
-)
-"""Keys that a function's configuration may not set."""
 
 POOLED = "STOKER_POOLED"
 """Set in the environment a pre-started runtime is launched with; it is gone once a function is assigned."""
