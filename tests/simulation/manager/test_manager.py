@@ -210,12 +210,14 @@ def test_a_worker_that_refuses_is_passed_over() -> None:
     run_virtually(story())
 
 
-def test_why_the_last_worker_refused_is_in_the_answer() -> None:
+def test_why_the_last_worker_refused_is_for_the_operator(capsys: pytest.CaptureFixture[str]) -> None:
     async def story() -> None:
         manager = manager_over(StubbornWorker("a"))
-        with pytest.raises(ServiceError, match="the driver is down") as refused:
+        with pytest.raises(ServiceError, match="No worker has room") as refused:
             await manager.place(F)
         assert refused.value.code == "ServiceException"
+        assert "the driver is down" not in refused.value.message
+        assert "the driver is down" in capsys.readouterr().out
         await manager.close(0.0)
 
     run_virtually(story())
