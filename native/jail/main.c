@@ -224,16 +224,17 @@ static int idle(int waited_ms)
     }
     if (sandbox_retry())
         return RETRY_MS;
+    int wait_ms = sandbox_count() ? WATCH_MS : -1;
     if (sandbox_dying()) {
         if (waited_ms >= INSIST_MS)
             sandbox_insist();
-        return INSIST_MS;
+        wait_ms = INSIST_MS;
     }
     if (egress_pending()) {
         egress_tick();
-        return EGRESS_MS;
+        wait_ms = EGRESS_MS;
     }
-    return sandbox_count() ? WATCH_MS : -1;
+    return wait_ms;
 }
 
 static void loop(const struct options *options, int signals)

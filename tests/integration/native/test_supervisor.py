@@ -155,6 +155,26 @@ def test_the_service_holds_no_privilege(supervised: Supervised) -> None:
     assert service["blocked"] == "0" * 16
 
 
+CAP_SYS_RESOURCE = 24
+
+
+@needs_root
+def test_when_memory_runs_out_others_go_first(supervised: Supervised) -> None:
+    supervised.start().wait_report("service")
+    supervised.wait_report("jail")
+    effective = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert effective
+    assert supervised.process
+    children = (
+        Path(f"/proc/{supervised.process.pid}/task/{supervised.process.pid}/children").read_text().split()
+    )
+    scores = sorted(int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in children)
+    if not int(effective[1], 16) >> CAP_SYS_RESOURCE & 1:
+        assert scores == [0, 0], "and they run all the same"
+        pytest.skip("CAP_SYS_RESOURCE is missing: without it no score can be lowered")
+    assert scores == [-900, -500]
+
+
 def test_children_get_what_they_need_and_nothing_else(supervised: Supervised) -> None:
     supervised.start()
     service, jail = supervised.wait_report("service"), supervised.wait_report("jail")

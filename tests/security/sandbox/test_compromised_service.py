@@ -244,3 +244,28 @@ def test_folders_of_dead_jails_go_and_those_of_living_ones_stay(jail: RunningJai
 
 def _folders(name: str) -> list[str]:
     return [root for root, _, _ in os.walk("/sys/fs/cgroup") if Path(root).name == name]
+
+
+async def test_the_jail_still_dies_with_its_parent_after_it_borrowed_an_id() -> None:
+    """A change of ids makes the kernel forget that wish; a jail without a supervisor would serve for ever."""
+    if missing():
+        pytest.skip(missing())
+    jail = RunningJail()
+    jail.prefix = ["sh", "-c", 'setpriv --pdeathsig KILL "$@" & wait', "sh"]
+    jail.start()
+    driver = await jail.driver()
+    assert (await run(driver, shell("echo fine"))).output == "fine\n"
+    assert jail.process
+    pid = int(Path(f"/proc/{jail.process.pid}/task/{jail.process.pid}/children").read_text())
+    jail.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists() or ") Z" in Path(f"/proc/{pid}/stat").read_text():
+            break
+        await asyncio.sleep(0.02)
+    else:
+        raise AssertionError("the jail lives on")
+    await driver.close()
+    jail.prefix = []
+    jail.start()  # removes what the killed one left
+    await (await jail.driver()).close()
+    jail.stop()

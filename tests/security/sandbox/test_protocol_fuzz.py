@@ -35,7 +35,7 @@ def connect(jail: RunningJail) -> socket.socket:
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     peer.settimeout(10)
     for _ in range(500):
-        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, BlockingIOError):
             peer.connect(str(jail.socket_path))
             return peer
         time.sleep(0.02)

@@ -77,12 +77,10 @@ async def test_a_full_pool_refuses_new_sandboxes_and_recovers(driver: ContainerD
         await create(driver)
     for hog in hogs:
         await hog.destroy()
-    for _ in range(100):
+    for _ in range(100):  # it comes back bit by bit
         with contextlib.suppress(SandboxCreateError):
-            assert (
-                await run(driver, shell("head -c 100M /dev/zero > /tmp/x && echo wrote"))
-            ).output == "wrote\n"
-            return
+            if "wrote" in (await run(driver, shell("head -c 100M /dev/zero > /tmp/x && echo wrote"))).output:
+                return
         await asyncio.sleep(0.1)
     raise AssertionError("the space of destroyed sandboxes did not come back")
 
