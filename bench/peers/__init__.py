@@ -20,7 +20,7 @@ from bench.wrk import Load, drive
 CLIENTS = (1, 32)
 PEERS: tuple[type[Peer], ...] = (FunctionsFramework, Workerd, ServerlessOffline, Ministack)
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stoker-bench" / "peers"
-WARM_UP_S = 4
+WARM_UP_S = {1: 3, 32: 12}
 """Some start a process for each concurrent call, which is not what is measured."""
 
 
@@ -50,7 +50,7 @@ def driven(peer: Peer, seconds: float, hello: dict[int, Load]) -> list[Figure]:
     answers_with(peer.url, peer.headers, BODY)
     figures: list[Figure] = []
     for clients in CLIENTS:
-        drive(peer.url, peer.headers, BODY, clients=clients, seconds=WARM_UP_S)
+        drive(peer.url, peer.headers, BODY, clients=clients, seconds=WARM_UP_S[clients])
         result = drive(peer.url, peer.headers, BODY, clients=clients, seconds=seconds)
         figures += rows(f"peer.{peer.name}.{clients}", result, hello[clients])
     return figures
