@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from stoker.sandbox.container_protocol import Handle
 
+OOM_LOOKS_S = (0.001, 0.005, 0.02, 0.1, 0.5)
+"""cgroup v1 tells of the shortage before its victim is counted: how long after it to look, and look again."""
+
 _OOM_KILLS = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 
 
@@ -21,7 +24,7 @@ class MemoryMeter:
         self._on_out_of_memory = on_out_of_memory
         self._peak_bytes = 0
         self._oom_kills = 0
-        self._ran_out = False
+        self._looks: list[asyncio.TimerHandle] = []
         self._loop = asyncio.get_running_loop()
         if self._event_fd is not None:
             self._loop.add_reader(self._event_fd, self._on_event)
@@ -37,11 +40,11 @@ class MemoryMeter:
         return _number(_read(self._current_fd))
 
     def oom_kills(self) -> int:
-        """Processes killed for want of memory; at least 1 when memory ran out and all were ended for it."""
+        """Processes killed for want of memory."""
         found = _OOM_KILLS.search(_read(self._oom_fd))
         if found:
             self._oom_kills = max(self._oom_kills, int(found[1]))
-        return max(self._oom_kills, int(self._ran_out))
+        return self._oom_kills
 
     def settle(self) -> int:
         """The sandbox ended: read everything a last time. Returns ``oom_kills``."""
@@ -58,17 +61,30 @@ class MemoryMeter:
         self._current_fd = self._peak_fd = self._oom_fd = self._event_fd = None
 
     def _on_event(self) -> None:
-        """cgroup v1 tells that memory ran out, and also that the group is being removed."""
+        """cgroup v1 tells that memory ran out here or in a group above, and that the group is being removed.
+
+        Only a process that was killed here counts: a shortage above is not this sandbox's.
+        """
         if self._event_fd is None:
             return
         os.read(self._event_fd, 8)
-        if _read(self._oom_fd):
-            self._ran_out = True
+        self._forget_looks()
+        self._looks = [self._loop.call_later(delay_s, self._look) for delay_s in OOM_LOOKS_S]
+
+    def _look(self) -> None:
+        if self.oom_kills():
+            self._forget_looks()
             self._on_out_of_memory()
+
+    def _forget_looks(self) -> None:
+        for look in self._looks:
+            look.cancel()
+        self._looks.clear()
 
     def _stop_listening(self) -> None:
         if self._event_fd is not None:
             self._loop.remove_reader(self._event_fd)
+        self._forget_looks()
 
 
 def _read(fd: int | None) -> bytes:
