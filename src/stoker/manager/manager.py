@@ -70,7 +70,7 @@ class LocalWorkerManager:
         if ticket is None:
             raise too_many_requests("Rate Exceeded.", "FunctionInvocationRateLimitExceeded")
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._waiting.add(function.deployment_id, waiter)
+        self._waiting.add(function.deployment_id, waiter, self._clock.monotonic_s())
         self._spawn(self._make(ticket, function))
         self._arm()
         try:
@@ -136,7 +136,6 @@ class LocalWorkerManager:
     async def _create(self, function: FunctionVersion) -> SandboxReference:
         """Ask workers until one makes the sandbox; make room where there is none; give up after a while."""
         request = PlacementRequest(function.memory_mb, function.architecture)
-        deadline_s = self._clock.monotonic_s() + ROOM_WAIT_S
         evict_at_s, pause_s = 0.0, ROOM_POLL_FIRST_S
         refused: dict[str, WorkerUnavailable] = {}
         while True:
@@ -149,9 +148,11 @@ class LocalWorkerManager:
                     refused[worker_id] = error
                     continue
             now_s = self._clock.monotonic_s()
-            if not self._waiting.is_wanted(function.deployment_id):
+            # Sandboxes that come back are passed on meanwhile: it is others who wait now, and fewer or more.
+            oldest_s = self._waiting.oldest_since_s(function.deployment_id)
+            if oldest_s is None or self._waiting.has_surplus(function.deployment_id):
                 raise _NoLongerWanted
-            if now_s >= deadline_s or self._closed:
+            if now_s >= oldest_s + ROOM_WAIT_S or self._closed:
                 raise _no_capacity(function, refused)
             if now_s >= evict_at_s and (victims := self._pool.make_room(snapshots, function.memory_mb)):
                 self._retire(victims)

@@ -16,7 +16,7 @@ class Waiting:
     """
 
     def __init__(self) -> None:
-        self._waiters: dict[str, deque[Waiter]] = {}
+        self._waiters: dict[str, deque[tuple[Waiter, float]]] = {}
         self._making: dict[str, int] = {}
 
     def __bool__(self) -> bool:
@@ -25,9 +25,9 @@ class Waiting:
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._waiters.values())
 
-    def add(self, deployment_id: str, waiter: Waiter) -> None:
-        """A caller waits, and one more sandbox is being made."""
-        self._waiters.setdefault(deployment_id, deque()).append(waiter)
+    def add(self, deployment_id: str, waiter: Waiter, now_s: float) -> None:
+        """A caller waits from now on, and one more sandbox is being made."""
+        self._waiters.setdefault(deployment_id, deque()).append((waiter, now_s))
         self._making[deployment_id] = self._making.get(deployment_id, 0) + 1
 
     def made(self, deployment_id: str) -> None:
@@ -41,21 +41,31 @@ class Waiting:
         waiters = self._waiters.get(deployment_id)
         if waiters is None:
             return
-        if waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters:
+        left = deque(entry for entry in waiters if entry[0] is not waiter)
+        if left:
+            self._waiters[deployment_id] = left
+        else:
             del self._waiters[deployment_id]
 
     def is_wanted(self, deployment_id: str) -> bool:
         """Whether anyone still waits for a sandbox of this deployment."""
         return deployment_id in self._waiters
 
+    def has_surplus(self, deployment_id: str) -> bool:
+        """Whether more sandboxes are in the making than callers wait: one of them can be given up."""
+        return self._making.get(deployment_id, 0) > len(self._waiters.get(deployment_id, ()))
+
+    def oldest_since_s(self, deployment_id: str) -> float | None:
+        """Since when the caller to serve next has been waiting; None when nobody waits."""
+        waiters = self._waiters.get(deployment_id)
+        return waiters[0][1] if waiters else None
+
     def pop(self, deployment_id: str) -> Waiter | None:
         """The caller to serve next, who no longer waits then."""
         waiters = self._waiters.get(deployment_id)
         waiter: Waiter | None = None
         while waiters and waiter is None:
-            candidate = waiters.popleft()
+            candidate, _ = waiters.popleft()
             waiter = None if candidate.done() else candidate
         if waiters is not None and not waiters:
             del self._waiters[deployment_id]

@@ -306,3 +306,47 @@ def test_fourteen_hours_end_a_sandbox_that_is_never_idle_for_long() -> None:
         await manager.close(0.0)
 
     run_virtually(story())
+
+
+def test_more_callers_than_sandboxes_for_long_are_all_served_in_turn() -> None:
+    async def story() -> None:
+        manager = manager_over(PretendWorker(sandboxes_max=8))
+        served = 0
+
+        async def calls_again_and_again() -> None:
+            nonlocal served
+            for _ in range(1000):
+                reservation = manager.reserve(F) or await manager.place(F)
+                await asyncio.sleep(0.003)
+                manager.release(reservation, healthy=True)
+                served += 1
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(calls_again_and_again() for _ in range(32)))
+        assert served == 32_000
+        assert manager.statistics().throttled == 0
+        assert manager.waiting() == 0
+        await manager.close(0.0)
+
+    run_virtually(story())
+
+
+def test_who_waits_too_long_is_told_after_three_seconds_each() -> None:
+    async def story() -> None:
+        manager = manager_over(PretendWorker(sandboxes_max=1))
+        held = await manager.place(F)
+        begun_s = LoopClock().monotonic_s()
+        ended_s: list[float] = []
+
+        async def asks(after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            with pytest.raises(ServiceError, match="No worker has room"):
+                await manager.place(F)
+            ended_s.append(LoopClock().monotonic_s() - begun_s)
+
+        await asyncio.gather(asks(0.0), asks(1.0), asks(2.0))
+        assert ended_s == pytest.approx([3.0, 4.0, 5.0], abs=0.2)
+        manager.release(held, healthy=True)
+        await manager.close(0.0)
+
+    run_virtually(story())
