@@ -1,1 +1,1 @@
-"""How one room reaches another: in process (local), later over the network."""
+"""How one room reaches another: in process (local), from another process of the host (rpc, remote)."""
