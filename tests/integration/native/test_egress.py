@@ -66,7 +66,8 @@ class World:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_library(
-        ["egress", "egress_host", "egress_locks", "egress_rules", "rtnetlink", "system_tool"], tmp_path_factory.mktemp("lib")
+        ["egress", "egress_host", "egress_locks", "egress_rules", "rtnetlink", "system_tool"],
+        tmp_path_factory.mktemp("lib"),
     )
 
 
