@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.integration.traces import Traces, stoker_processes, traces
+from tests.integration.traces import stoker_processes, traces
 from tests.running import PYTHON_RUNTIME, ROLE, RunningStoker, python_zip
 
 pytestmark = [
@@ -27,12 +27,7 @@ INVOCATIONS = 200
 
 
 @pytest.fixture
-def before() -> Traces:
-    return traces()
-
-
-@pytest.fixture
-def crashing(before: Traces) -> Iterator[RunningStoker]:
+def crashing() -> Iterator[RunningStoker]:
     running = RunningStoker()
     try:
         running.start()
@@ -99,9 +94,7 @@ def kill_role(role: str) -> Callable[[RunningStoker], None]:
 
 
 @pytest.mark.parametrize("role", ["service", "jail", "supervisor"])
-def test_killed_during_200_invocations_and_a_create(
-    crashing: RunningStoker, before: Traces, role: str
-) -> None:
+def test_killed_during_200_invocations_and_a_create(crashing: RunningStoker, role: str) -> None:
     crashing.create(
         "steady", ECHO, Runtime=PYTHON_RUNTIME, Handler="lambda_function.lambda_handler", Timeout=10
     )
@@ -134,8 +127,11 @@ def test_killed_during_200_invocations_and_a_create(
         FunctionName=last, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
     )
     assert crashing.invoke(last, {"x": 1}) == {"x": 1}
+    running = traces(crashing.data)
+    assert running.processes
+    assert running.cgroups
     assert crashing.stop() == 0
-    assert settled(before) == {}
+    assert settled(crashing, running.links) == {}
 
 
 def wait_until_invocable(running: RunningStoker) -> None:
@@ -152,12 +148,16 @@ def wait_until_invocable(running: RunningStoker) -> None:
             return
 
 
-def settled(before: Traces) -> dict[str, list[str]]:
+def settled(stopped: RunningStoker, links: frozenset[str]) -> dict[str, list[str]]:
     """What leaked, after the kernel had a moment to finish."""
     deadline = time.monotonic() + 10
-    while (left := traces().beyond(before)) and time.monotonic() < deadline:
+    while True:
+        left = traces(stopped.data).left()
+        if still := sorted(links & set(os.listdir("/sys/class/net"))):
+            left["links"] = still
+        if not left or time.monotonic() > deadline:
+            return left
         time.sleep(0.1)
-    return left
 
 
 def test_accepted_events_survive(crashing: RunningStoker) -> None:

@@ -1,6 +1,7 @@
 """What a Stoker leaves on a host, counted: processes, mounts, cgroups, links, loop devices."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 
 
 class Traces(msgspec.Struct, frozen=True):
-    """Names of what is there now."""
+    """Names of what one Stoker has on the host."""
 
     processes: frozenset[str]
     mounts: frozenset[str]
@@ -16,23 +17,40 @@ class Traces(msgspec.Struct, frozen=True):
     links: frozenset[str]
     loops: frozenset[str]
 
-    def beyond(self, earlier: "Traces") -> dict[str, list[str]]:
-        """What is there now and was not before, by kind; empty when nothing leaked."""
-        found = {
-            kind: sorted(getattr(self, kind) - getattr(earlier, kind)) for kind in self.__struct_fields__
-        }
+    def left(self) -> dict[str, list[str]]:
+        """All of it by kind; empty when nothing is there."""
+        found = {kind: sorted(getattr(self, kind)) for kind in self.__struct_fields__}
         return {kind: names for kind, names in found.items() if names}
 
 
-def traces() -> Traces:
-    """Look at the whole host."""
+def traces(data: Path) -> Traces:
+    """What is on the host of the Stoker with this data folder; others may run beside it."""
+    mark = _instance(data)
     return Traces(
-        processes=frozenset(_processes()),
-        mounts=frozenset(_mounts()),
-        cgroups=frozenset(_cgroups()),
-        links=frozenset(name for name in os.listdir("/sys/class/net") if name.startswith("stk")),
-        loops=frozenset(_loops()),
+        processes=frozenset(_processes(data, mark)),
+        mounts=frozenset(name for name in _mounts() if str(data) in name),
+        cgroups=frozenset(name for name in _cgroups() if mark in name),
+        links=frozenset(_links(data)),
+        loops=frozenset(name for name in _loops() if str(data) in name),
     )
+
+
+def _instance(data: Path) -> str:
+    """How the jail names its control groups: after its state folder's device and inode."""
+    status = (data / "jail").stat()
+    return f"stoker.{status.st_dev:x}-{status.st_ino:x}"
+
+
+def _links(data: Path) -> list[str]:
+    """Host ends of this jail's egress links, ``stk<instance>-<number>``; the instance is that of its lock."""
+    names = os.listdir("/sys/class/net")
+    instances: set[str] = set()
+    for pid in stoker_processes(data)["jail"]:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            lock = re.fullmatch(r"/run/stoker-egress-\d+-(\d+)\.lock", os.readlink(entry))
+            if lock:
+                instances.add(lock[1])
+    return [name for name in names if any(name.startswith(f"stk{number}-") for number in instances)]
 
 
 def stoker_processes(data: Path) -> dict[str, list[int]]:
@@ -69,13 +87,17 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _processes() -> list[str]:
-    marks = ("stoker-supervisor", "stoker-jail", "stoker-init", "-m stoker.app", "stoker.packaging")
-    return [
-        f"{pid} {command[:80]}"
-        for pid, command, uid in _table()
-        if uid >= 0x20000000 or any(mark in command for mark in marks)
-    ]
+def _processes(data: Path, mark: str) -> list[str]:
+    """By what they were started with, and the sandboxes' by their control group."""
+    found: list[str] = []
+    for pid, command, _ in _table():
+        try:
+            groups = Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:
+            continue
+        if mark in groups or (str(data) in command and "stoker" in command and "pytest" not in command):
+            found.append(f"{pid} {command[:80]}")
+    return found
 
 
 def _mounts() -> list[str]:

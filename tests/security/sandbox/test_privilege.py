@@ -17,10 +17,11 @@ ZERO = "0000000000000000"
 CALL = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
 def call(*arguments):
     ctypes.set_errno(0)
     result = libc.syscall(*[ctypes.c_long(a) if isinstance(a, int) else a for a in arguments])
-    return "REACHED" if result >= 0 else errno.errorcode[ctypes.get_errno()]
+    return "REACHED" if result != -1 else errno.errorcode[ctypes.get_errno()]
 """
 
 
