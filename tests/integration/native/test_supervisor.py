@@ -90,7 +90,10 @@ class Supervised:
         return self.log.read_text()
 
     def reports(self, role: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in re.findall(rf"^REPORT {role} (.*)$", self.said(), re.MULTILINE)]
+        """Both processes write to one log, a report in one piece; its line's end may come after another's."""
+        text, decoder = self.said(), json.JSONDecoder()
+        begins = [match.end() for match in re.finditer(rf"REPORT {role} (?=.*\}})", text)]
+        return [decoder.raw_decode(text, begin)[0] for begin in begins]
 
     def wait_report(self, role: str, count: int = 1) -> dict[str, Any]:
         wait_until(lambda: len(self.reports(role)) >= count, self.said)
