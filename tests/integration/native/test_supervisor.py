@@ -229,6 +229,7 @@ def test_the_listener_outlives_the_jail(supervised: Supervised) -> None:
     answered = supervised.jail_answers()  # connects at once, is answered by the next one
     second = supervised.wait_report("jail", 2)
     assert answered == second["pid"]
+    supervised.wait_report("service")
     assert len(supervised.reports("service")) == 1, "the service did not need a restart"
     assert "the jail was killed by signal 9" in supervised.said()
 
