@@ -104,7 +104,14 @@ SERVERS = {
 
 def drive(port: int, path: str, clients: int, seconds: float) -> tuple[float, float]:
     """Requests per second and the median latency in microseconds, as wrk saw them."""
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--latency", f"http://127.0.0.1:{port}{path}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{clients}",
+        f"-d{max(1, round(seconds))}s",
+        "--latency",
+        f"http://127.0.0.1:{port}{path}",
+    ]
     text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 30).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         raise SystemExit(text)
