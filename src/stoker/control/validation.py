@@ -8,7 +8,7 @@ import msgspec
 
 from stoker.control.messages import constraint, not_implemented
 from stoker.core.errors import invalid_parameter
-from stoker.core.reserved_environment import RESERVED
+from stoker.core.reserved_environment import reserved_among
 from stoker.services.lambda_types import (
     CreateFunctionRequest,
     UpdateFunctionCodeRequest,
@@ -87,7 +87,7 @@ def check_environment(variables: Mapping[str, str]) -> None:
     Raises:
         ServiceError: InvalidParameterValueException.
     """
-    reserved = sorted(RESERVED & variables.keys())
+    reserved = reserved_among(variables)
     if reserved:
         raise invalid_parameter(
             "Lambda was unable to configure your environment variables because the environment variables you "

@@ -1,5 +1,7 @@
 """The environment variables that belong to the execution environment, not to a function's configuration."""
 
+from collections.abc import Iterable
+
 RESERVED = frozenset(
     {
         "AWS_ACCESS_KEY",
@@ -25,3 +27,8 @@ RESERVED = frozenset(
     }
 )
 """Keys that a function's configuration may not set; the developer guide names them."""
+
+
+def reserved_among(variables: Iterable[str]) -> list[str]:
+    """The keys among ``variables`` that a function may not set, sorted."""
+    return sorted(set(variables) & RESERVED)

@@ -96,11 +96,6 @@ def _logging(function: FunctionIdentity) -> dict[str, str]:
     return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": level}
 
 
-def reserved_among(variables: Iterable[str]) -> list[str]:
-    """The keys among ``variables`` that a function may not set, sorted."""
-    return sorted(set(variables) & RESERVED)
-
-
 def pooled_environment(base: Mapping[str, str]) -> dict[str, str]:
     """What a pre-started runtime is launched with: nothing of any function.
 

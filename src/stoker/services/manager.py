@@ -15,13 +15,6 @@ class Reservation(msgspec.Struct, frozen=True):
     cold: bool
 
 
-class Concurrency(msgspec.Struct, frozen=True):
-    """Invocations in flight: of one function and of its whole account."""
-
-    function: int
-    account_unreserved: int
-
-
 class WorkerManager(Protocol):
     """Reserve, place, release. Decisions are plain functions; only making a sandbox waits."""
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from stoker.core.reserved_environment import reserved_among
 from stoker.runtimes import Credentials, FunctionIdentity, RuntimeCatalog, function_environment
-from stoker.runtimes.environment import POOLED, needs_fresh_process, pooled_environment, reserved_among
+from stoker.runtimes.environment import POOLED, needs_fresh_process, pooled_environment
 
 FUNCTION = FunctionIdentity(
     name="f",
