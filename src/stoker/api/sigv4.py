@@ -129,11 +129,6 @@ class Verifier:
             raise invalid_signature(_MISMATCH)
         return Caller(opened.credential, claim.region.decode(), claim.fields)
 
-    def verify(self, request: Request, service: bytes) -> Caller:
-        """Both steps for a request whose body is here."""
-        opened = self.open(request, service)
-        return self.settle(opened, request, hash_body(request.body))
-
     def _check_date(self, claim: Claim) -> bytes:
         signed_s, timestamp = read_timestamp(claim.timestamp)
         if timestamp[:8] != claim.date:

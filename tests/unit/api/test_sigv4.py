@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.api.canonical import canonical_path, canonical_query, canonical_value, split_query
-from stoker.api.sigv4 import Caller, Verifier, signing_key
+from stoker.api.sigv4 import Caller, Verifier, hash_body, signing_key
 from stoker.core.clock import ManualClock
 from stoker.core.errors import ServiceError
 from stoker.http.messages import Request
@@ -27,7 +27,8 @@ TEMPORARY = Credential(
 
 
 def verify(request: Request, *, now_s: float = NOW_S, service: bytes = b"lambda") -> Caller:
-    return Verifier(KnownKeys(KEY, TEMPORARY), ManualClock(now_s)).verify(request, service)
+    verifier = Verifier(KnownKeys(KEY, TEMPORARY), ManualClock(now_s))
+    return verifier.settle(verifier.open(request, service), request, hash_body(request.body))
 
 
 def refusal(request: Request, *, now_s: float = NOW_S, service: bytes = b"lambda") -> tuple[str, str]:
