@@ -23,6 +23,7 @@ from stoker.store.credentials import StoredCredentials
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
+from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer, load_master_keys
 
 MEGABYTE = 1024 * 1024
@@ -32,6 +33,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     """What the rooms stand on."""
 
     metadata: SqlFunctionMetadata
+    records: SqlRecords
     queue: SqlEventQueue
     credentials: StoredCredentials
     code: LocalCodeStore
@@ -59,6 +61,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     runtimes = RuntimeCatalog(Path(settings.lang_dir or data / "lang"), data / "runtimes")
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
+        records=SqlRecords(metadata_database),
         queue=queue,
         credentials=credentials,
         code=await _open_code(data, runtimes, stack),

@@ -137,6 +137,7 @@ def _control_ports(
 ) -> Ports:
     return Ports(
         metadata=cellar.metadata,
+        records=cellar.records,
         code=cellar.code,
         objects=objects,
         invalidation=cellar.invalidation,

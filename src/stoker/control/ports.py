@@ -8,6 +8,7 @@ from stoker.core.clock import Clock
 from stoker.services.code import CodeStore
 from stoker.services.functions import FunctionMetadata, Invalidation
 from stoker.services.objects import ObjectSource
+from stoker.services.records import Records
 from stoker.services.runtime_support import RuntimeSupport
 
 
@@ -15,6 +16,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """The rooms and cellars the control plane talks to, and what it may not take from anywhere else."""
 
     metadata: FunctionMetadata
+    records: Records
     code: CodeStore
     objects: ObjectSource
     invalidation: Invalidation

@@ -44,6 +44,12 @@ class MemoryFunctionMetadata(Failing):
         super().__init__()
         self._functions: dict[FunctionKey, FunctionRecord] = {}
         self._versions: dict[tuple[FunctionKey, str], FunctionVersion] = {}
+        self.deleted: list[Callable[[FunctionKey], None]] = []
+        """Called for each function that was deleted."""
+
+    def is_there(self, key: FunctionKey, version: str | None) -> bool:
+        """Whether the function, or that version of it, is stored."""
+        return key in self._functions if version is None else (key, version) in self._versions
 
     async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
         self._check()
@@ -88,6 +94,8 @@ class MemoryFunctionMetadata(Failing):
         self._check()
         if self._functions.pop(key, None) is None:
             raise FunctionMissing(key.arn)
+        for callback in self.deleted:
+            callback(key)
         return [self._versions.pop(place) for place in list(self._versions) if place[0] == key]
 
     async def set_reserved_concurrency(

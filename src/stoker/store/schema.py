@@ -11,6 +11,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
 )
 
 metadata = MetaData()
@@ -28,6 +29,7 @@ functions = Table(
     Column("created_at_s", Float, nullable=False),
     Column("reserved_concurrency", Integer),
     Column("tags", LargeBinary, nullable=False),
+    Column("last_version", Integer, nullable=False, server_default="0"),
 )
 
 versions = Table(
@@ -50,6 +52,44 @@ versions = Table(
     ),
     Index("function_versions_code", "code_sha256"),
     Index("function_versions_settled", "settled"),
+)
+
+records = Table(
+    "records",
+    metadata,
+    Column("kind", String(40), primary_key=True),
+    Column("account", String(12), primary_key=True),
+    Column("region", String(32), primary_key=True),
+    Column("owner", String(256), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("revision_id", String(36), nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("function", String(140)),
+    Column("lookups", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["account", "region", "function"],
+        ["functions.account", "functions.region", "functions.name"],
+        ondelete="CASCADE",
+    ),
+    Index("records_function", "account", "region", "function"),
+)
+"""Documents of ``services.records``; their lookups, one a line, and again one a row below."""
+
+record_lookups = Table(
+    "record_lookups",
+    metadata,
+    Column("kind", String(40), primary_key=True),
+    Column("account", String(12), primary_key=True),
+    Column("region", String(32), primary_key=True),
+    Column("lookup", String(2048), primary_key=True),
+    Column("owner", String(256), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    ForeignKeyConstraint(
+        ["kind", "account", "region", "owner", "name"],
+        ["records.kind", "records.account", "records.region", "records.owner", "records.name"],
+        ondelete="CASCADE",
+    ),
+    Index("record_lookups_record", "kind", "account", "region", "owner", "name"),
 )
 
 access_keys = Table(

@@ -20,6 +20,7 @@ from stoker.store.database import Database
 from stoker.store.memory import MemoryObjectSource
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database
+from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer, load_master_keys
 
 CREATORS = 4
@@ -52,6 +53,7 @@ async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, 
     plane = ControlPlane(
         Ports(
             metadata=SqlFunctionMetadata(database, sealer),
+            records=SqlRecords(database),
             code=code,
             objects=MemoryObjectSource(data),
             invalidation=LocalInvalidation(),

@@ -32,6 +32,7 @@ from stoker.store.credentials import StoredCredentials
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.objects import S3ObjectSource, S3Settings
 from stoker.store.opening import open_metadata_database
+from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer, load_master_keys
 
 ACCOUNT = "000000000000"
@@ -97,6 +98,7 @@ class Running:
         self._plane = ControlPlane(
             Ports(
                 metadata=SqlFunctionMetadata(self._database, sealer),
+                records=SqlRecords(self._database),
                 code=self._code,
                 objects=objects,
                 invalidation=LocalInvalidation(),

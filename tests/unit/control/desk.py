@@ -17,6 +17,7 @@ from stoker.services.context import RequestContext
 from stoker.services.functions import FunctionKey
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.memory import MemoryFunctionMetadata, MemoryObjectSource
+from stoker.store.memory_records import MemoryRecords
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
@@ -71,6 +72,7 @@ class Desk:
         self._ids = 0
         made = {
             "metadata": self.metadata,
+            "records": MemoryRecords(self.metadata),
             "code": self.code,
             "objects": self.objects,
             "invalidation": self.invalidation,
