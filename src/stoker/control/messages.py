@@ -8,6 +8,11 @@ def function_not_found(arn: str) -> ServiceError:
     return not_found(f"Function not found: {arn}")
 
 
+def alias_not_found(arn: str) -> ServiceError:
+    """404 for an alias, by operations that expect one."""
+    return not_found(f"Cannot find alias arn: {arn}")
+
+
 def update_in_progress(arn: str) -> ServiceError:
     """409 while an earlier update is under way."""
     return conflict(

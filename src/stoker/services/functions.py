@@ -12,6 +12,9 @@ from stoker.core.errors import StokerError
 
 LATEST = "$LATEST"
 
+VERSIONS_PAGE_MAX = 1000
+"""Versions that one call lists."""
+
 
 class FunctionKey(msgspec.Struct, frozen=True, order=True):
     """What names a function: resources belong to (account, region)."""
@@ -72,6 +75,8 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     logging: LogSettings
     state: Status
     last_update: Status | None = None
+    source_description: str | None = None
+    """Of a published version: the description that $LATEST had, by which a later one is told apart."""
     stored_only: dict[str, Any] = {}
     """Members that are kept and shown but take no effect here, under their wire names (VpcConfig, ...)."""
 
@@ -79,6 +84,25 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     def arn(self) -> str:
         """The function's ARN, qualified for every version but ``$LATEST``."""
         return self.key.arn if self.version == LATEST else f"{self.key.arn}:{self.version}"
+
+    @property
+    def number(self) -> int:
+        """The version as a number; 0 for ``$LATEST``, which is listed before all others."""
+        return 0 if self.version == LATEST else int(self.version)
+
+
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """What publishing writes, all or nothing."""
+
+    latest: FunctionVersion
+    """Replaces $LATEST."""
+    published: FunctionVersion | None = None
+    """The new version; None when there is nothing new to publish."""
+
+
+Publish = Callable[[FunctionVersion, FunctionVersion | None, int], Publication]
+"""Decides on a publication: given $LATEST, the version that was published last (None when none was or it is
+deleted) and the number that a new version gets. What it raises undoes everything."""
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +122,10 @@ class FunctionMissing(StokerError):
     """No function or version has that key."""
 
 
+class VersionInUse(StokerError):
+    """A record refers to the version; nothing was written."""
+
+
 class RevisionMismatch(StokerError):
     """The stored revision is not the one the caller expected; nothing was written."""
 
@@ -115,8 +143,10 @@ def is_settled(version: FunctionVersion) -> bool:
 class FunctionMetadata(Protocol):
     """Where functions are kept. Every write that returned survives ``kill -9``."""
 
-    async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
-        """Store a function and its $LATEST in one transaction.
+    async def create(
+        self, function: FunctionRecord, latest: FunctionVersion, first: FunctionVersion | None = None
+    ) -> None:
+        """Store a function, its $LATEST and, if it is published at once, its version 1 in one transaction.
 
         Raises:
             FunctionExists: the key is taken.
@@ -132,6 +162,39 @@ class FunctionMetadata(Protocol):
 
         Raises:
             FunctionMissing, RevisionMismatch: nothing was written.
+        """
+        ...
+
+    async def publish(self, key: FunctionKey, decide: Publish) -> Publication:
+        """Let ``decide`` say what becomes of $LATEST and of a new version, and write it, in one transaction.
+
+        Version numbers are never used twice. What ``decide`` raises is raised.
+
+        Raises:
+            FunctionMissing: there is no such function.
+        """
+        ...
+
+    async def list_versions(
+        self,
+        account: str,
+        region: str,
+        *,
+        name: str | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = VERSIONS_PAGE_MAX,
+    ) -> list[FunctionVersion]:
+        """Versions of one function or of all, in the order of (name, number), $LATEST as number 0."""
+        ...
+
+    async def delete_version(self, key: FunctionKey, version: str, *, unless: tuple[str, str]) -> None:
+        """Delete one published version, unless a record refers to it.
+
+        Args:
+            unless: kind and lookup of records; one that has the lookup keeps the version.
+
+        Raises:
+            FunctionMissing, VersionInUse: nothing was written.
         """
         ...
 

@@ -7,13 +7,17 @@ import msgspec
 
 from stoker.services.functions import (
     LATEST,
+    VERSIONS_PAGE_MAX,
     FunctionExists,
     FunctionKey,
     FunctionMissing,
     FunctionRecord,
     FunctionVersion,
+    Publication,
+    Publish,
     ReservationRefused,
     RevisionMismatch,
+    VersionInUse,
     is_settled,
 )
 from stoker.services.objects import FetchedObject, ObjectError, ObjectTooBig
@@ -44,6 +48,9 @@ class MemoryFunctionMetadata(Failing):
         super().__init__()
         self._functions: dict[FunctionKey, FunctionRecord] = {}
         self._versions: dict[tuple[FunctionKey, str], FunctionVersion] = {}
+        self._last: dict[FunctionKey, int] = {}
+        self.is_referred_to: Callable[[FunctionKey, str, str], bool] = lambda key, kind, lookup: False
+        """Whether a record of that kind and of the key's account and region has that lookup."""
         self.deleted: list[Callable[[FunctionKey], None]] = []
         """Called for each function that was deleted."""
 
@@ -51,12 +58,52 @@ class MemoryFunctionMetadata(Failing):
         """Whether the function, or that version of it, is stored."""
         return key in self._functions if version is None else (key, version) in self._versions
 
-    async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
+    async def create(
+        self, function: FunctionRecord, latest: FunctionVersion, first: FunctionVersion | None = None
+    ) -> None:
         self._check()
         if function.key in self._functions:
             raise FunctionExists(function.key.arn)
         self._functions[function.key] = function
-        self._versions[latest.key, latest.version] = latest
+        self._last[function.key] = 0 if first is None else first.number
+        for version in (latest, first):
+            if version is not None:
+                self._versions[version.key, version.version] = version
+
+    async def publish(self, key: FunctionKey, decide: Publish) -> Publication:
+        self._check()
+        self._existing(key)
+        last = self._last[key]
+        made = decide(self._versions[key, LATEST], self._versions.get((key, str(last))), last + 1)
+        self._versions[key, LATEST] = made.latest
+        if made.published is not None:
+            self._versions[key, made.published.version] = made.published
+            self._last[key] = last + 1
+        return made
+
+    async def delete_version(self, key: FunctionKey, version: str, *, unless: tuple[str, str]) -> None:
+        self._check()
+        if self.is_referred_to(key, *unless):
+            raise VersionInUse(f"{key.arn}:{version}")
+        if self._versions.pop((key, version), None) is None:
+            raise FunctionMissing(f"{key.arn}:{version}")
+
+    async def list_versions(
+        self,
+        account: str,
+        region: str,
+        *,
+        name: str | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = VERSIONS_PAGE_MAX,
+    ) -> list[FunctionVersion]:
+        self._check()
+        places = {
+            (key.name, version.number): version
+            for (key, _), version in self._versions.items()
+            if (key.account, key.region) == (account, region) and name in (None, key.name)
+        }
+        return [places[place] for place in sorted(places) if place > after][:limit]
 
     async def function(self, key: FunctionKey) -> FunctionRecord | None:
         self._check()

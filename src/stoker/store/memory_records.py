@@ -30,6 +30,7 @@ class MemoryRecords(Failing):
         self._metadata = metadata
         self._records: dict[RecordKey, Record] = {}
         metadata.deleted.append(self._function_deleted)
+        metadata.is_referred_to = self._is_referred_to
 
     async def get(self, key: RecordKey) -> Record | None:
         self._check()
@@ -117,6 +118,9 @@ class MemoryRecords(Failing):
             found = self._of(requirement.kind, requirement.account, requirement.region)
             return not any(requirement.lookup in record.lookups for record in found)
         return self._metadata.is_there(requirement.key, requirement.version)
+
+    def _is_referred_to(self, key: FunctionKey, kind: str, lookup: str) -> bool:
+        return not self._holds(NobodyRefers(kind, key.account, key.region, lookup))
 
     def _function_deleted(self, key: FunctionKey) -> None:
         place = (key.account, key.region, key.name)

@@ -10,26 +10,36 @@ from sqlalchemy import (
     RowMapping,
     Table,
     and_,
+    case,
+    cast,
     delete,
     func,
     insert,
+    or_,
     select,
     update,
 )
+from sqlalchemy import Integer as SqlInteger
 from sqlalchemy.exc import IntegrityError
 
 from stoker.services.functions import (
     LATEST,
+    VERSIONS_PAGE_MAX,
     FunctionExists,
     FunctionKey,
     FunctionMissing,
     FunctionRecord,
     FunctionVersion,
+    Publication,
+    Publish,
     ReservationRefused,
     RevisionMismatch,
+    VersionInUse,
     is_settled,
 )
+from stoker.services.records import NobodyRefers
 from stoker.store.database import Database
+from stoker.store.records import requirement_holds
 from stoker.store.schema import functions, versions
 from stoker.store.sealing import Sealer
 
@@ -45,15 +55,47 @@ class SqlFunctionMetadata:
         self._database = database
         self._sealer = sealer
 
-    async def create(self, function: FunctionRecord, latest: FunctionVersion) -> None:
-        row = self._version_row(latest)
+    async def create(
+        self, function: FunctionRecord, latest: FunctionVersion, first: FunctionVersion | None = None
+    ) -> None:
+        rows = [self._version_row(version) for version in (latest, first) if version is not None]
 
         def transaction(connection: Connection) -> None:
+            row = {**_function_row(function), "last_version": 0 if first is None else first.number}
             try:
-                connection.execute(insert(functions), _function_row(function))
+                connection.execute(insert(functions), row)
             except IntegrityError as problem:
                 raise FunctionExists(function.key.arn) from problem
-            connection.execute(insert(versions), row)
+            connection.execute(insert(versions), rows)
+
+        await self._database.write(transaction)
+
+    async def publish(self, key: FunctionKey, decide: Publish) -> Publication:
+        def transaction(connection: Connection) -> Publication:
+            counter = select(functions.c.last_version).where(_is(functions, key))
+            last = connection.execute(counter).scalar_one_or_none()
+            latest = self._read_version(connection, key, LATEST)
+            if last is None or latest is None:
+                raise FunctionMissing(key.arn)
+            made = decide(latest, self._read_version(connection, key, str(last)), last + 1)
+            connection.execute(
+                update(versions).where(_is_version(key, LATEST)).values(self._version_row(made.latest))
+            )
+            if made.published is not None:
+                connection.execute(insert(versions), self._version_row(made.published))
+                _change(connection, key, {"last_version": last + 1})
+            return made
+
+        return await self._database.write(transaction)
+
+    async def delete_version(self, key: FunctionKey, version: str, *, unless: tuple[str, str]) -> None:
+        kind, lookup = unless
+
+        def transaction(connection: Connection) -> None:
+            if not requirement_holds(connection, NobodyRefers(kind, key.account, key.region, lookup)):
+                raise VersionInUse(f"{key.arn}:{version}")
+            if connection.execute(delete(versions).where(_is_version(key, version))).rowcount == 0:
+                raise FunctionMissing(f"{key.arn}:{version}")
 
         await self._database.write(transaction)
 
@@ -61,13 +103,11 @@ class SqlFunctionMetadata:
         return await self._database.read(lambda connection: _read_function(connection, key))
 
     async def version(self, key: FunctionKey, version: str) -> FunctionVersion | None:
-        query = select(versions).where(_is(versions, key), versions.c.version == version)
-        row = await self._database.read(lambda connection: connection.execute(query).mappings().one_or_none())
-        return None if row is None else self._version(row)
+        return await self._database.read(lambda connection: self._read_version(connection, key, version))
 
     async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
         row = self._version_row(version)
-        this = and_(_is(versions, version.key), versions.c.version == version.version)
+        this = _is_version(version.key, version.version)
 
         def transaction(connection: Connection) -> None:
             changed = connection.execute(
@@ -95,6 +135,22 @@ class SqlFunctionMetadata:
             .limit(limit)
         )
         return await self._versions(query)
+
+    async def list_versions(
+        self,
+        account: str,
+        region: str,
+        *,
+        name: str | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = VERSIONS_PAGE_MAX,
+    ) -> list[FunctionVersion]:
+        number = case((versions.c.version == LATEST, 0), else_=cast(versions.c.version, SqlInteger))
+        behind = or_(versions.c.name > after[0], and_(versions.c.name == after[0], number > after[1]))
+        query = select(versions).where(versions.c.account == account, versions.c.region == region, behind)
+        # Said once more on its own, so that the primary key is entered at that name.
+        query = query.where(versions.c.name >= after[0] if name is None else versions.c.name == name)
+        return await self._versions(query.order_by(versions.c.name, number).limit(limit))
 
     async def unsettled(self) -> list[FunctionVersion]:
         return await self._versions(select(versions).where(versions.c.settled == 0))
@@ -148,6 +204,11 @@ class SqlFunctionMetadata:
         rows = await self._database.read(lambda connection: connection.execute(query).mappings().all())
         return [self._version(row) for row in rows]
 
+    def _read_version(self, connection: Connection, key: FunctionKey, version: str) -> FunctionVersion | None:
+        query = select(versions).where(_is_version(key, version))
+        row = connection.execute(query).mappings().one_or_none()
+        return None if row is None else self._version(row)
+
     def _version_row(self, version: FunctionVersion) -> dict[str, Any]:
         sealed = None
         if version.environment is not None:
@@ -182,6 +243,10 @@ def _key_columns(key: FunctionKey) -> dict[str, Any]:
 
 def _is(table: Table, key: FunctionKey) -> ColumnElement[bool]:
     return and_(table.c.account == key.account, table.c.region == key.region, table.c.name == key.name)
+
+
+def _is_version(key: FunctionKey, version: str) -> ColumnElement[bool]:
+    return and_(_is(versions, key), versions.c.version == version)
 
 
 def _function_row(function: FunctionRecord) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class SqlRecords:
     async def write(self, changes: Sequence[Change], requires: Sequence[Requirement] = ()) -> None:
         def transaction(connection: Connection) -> None:
             for requirement in requires:
-                if not _holds(connection, requirement):
+                if not requirement_holds(connection, requirement):
                     raise RequirementUnmet(requirement)
             for change in changes:
                 if isinstance(change, Put):
@@ -181,7 +181,7 @@ def _check_function(connection: Connection, record: Record) -> None:
     if record.function is None:
         return
     needed = FunctionThere(FunctionKey(record.key.account, record.key.region, record.function))
-    if not _holds(connection, needed):
+    if not requirement_holds(connection, needed):
         raise RequirementUnmet(needed)
 
 
@@ -195,7 +195,8 @@ def _remove(connection: Connection, change: Remove) -> None:
     connection.execute(delete(records).where(this))
 
 
-def _holds(connection: Connection, requirement: Requirement) -> bool:
+def requirement_holds(connection: Connection, requirement: Requirement) -> bool:
+    """Whether a requirement holds, as the transaction sees it."""
     if isinstance(requirement, NobodyRefers):
         kind, account, region = requirement.kind, requirement.account, requirement.region
         referring = select(record_lookups.c.name).where(
