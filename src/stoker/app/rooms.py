@@ -8,7 +8,7 @@ from random import Random, SystemRandom
 import msgspec
 
 from stoker.app.cellar import Cellar
-from stoker.app.host_memory import memory_budget_mb
+from stoker.app.host_memory import memory_available_mb, memory_budget_mb, memory_reserve_mb
 from stoker.app.runtimes import CatalogSupport
 from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
@@ -115,6 +115,7 @@ def _worker(
         WorkerSettings(
             worker_id=WORKER_ID,
             memory_total_mb=int(memory_budget_mb(settings.memory_budget_mb) * settings.memory_overcommit),
+            memory_reserve_mb=memory_reserve_mb(settings.memory_reserve_mb),
             sandboxes_max=settings.sandboxes_max,
             cpu_policy=settings.cpu_policy,
             egress=settings.egress,
@@ -129,6 +130,7 @@ def _worker(
         clock=clock,
         session_credentials=session_credentials,
         serve_service_api=serve_service_api,
+        read_available_mb=memory_available_mb,
     )
 
 

@@ -51,6 +51,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         msgspec.Meta(description="how many times that budget functions may be promised; few use all", ge=1.0),
     ] = 4.0
+    memory_reserve_mb: Annotated[
+        int,
+        _number(
+            "no sandbox is made while the host has less memory available; 0: a twentieth, at least 256", ge=0
+        ),
+    ] = 0
     sandboxes_max: Annotated[int, _number("sandboxes at one time", ge=1)] = 1000
     pool_memory_mb: Annotated[
         int, _number("memory that pre-warmed sandboxes of no function yet may use; 0: none are made", ge=0)

@@ -21,6 +21,7 @@ from stoker.services.placement import WorkerSnapshot
 from stoker.services.worker import SandboxReference, SandboxStatus, StaleReference, WorkerUnavailable
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
+from stoker.worker.headroom import Headroom
 from stoker.worker.life import Life
 from stoker.worker.parts import Parts, SessionCredentials, WorkerSettings
 from stoker.worker.pool import Pool, PoolSettings
@@ -43,9 +44,13 @@ class WorkerAgent:
         clock: Clock,
         session_credentials: SessionCredentials,
         serve_service_api: ServeServiceApi | None = None,
+        read_available_mb: Callable[[], int] | None = None,
     ) -> None:
         self.statistics = WorkerStatistics()
         self._settings = settings
+        self._headroom = (
+            Headroom(clock, settings.memory_reserve_mb, read_available_mb) if read_available_mb else None
+        )
         self._code = code
         self._runtimes = runtimes
         self._lives: dict[str, Life] = {}
@@ -92,9 +97,16 @@ class WorkerAgent:
             statistics=self.statistics,
             background=background,
             serve_service_api=serve_service_api,
-            room=lambda: settings.sandboxes_max - len(self._lives),
+            room=self._pool_room,
             busy=lambda: any(life.is_initialising for life in self._lives.values()),
         )
+
+    def _pool_room(self) -> int:
+        """Sandboxes that a pool may have; on a host that runs short the pools are the first to go."""
+        return 0 if self._missing_mb() else self._settings.sandboxes_max - len(self._lives)
+
+    def _missing_mb(self) -> int:
+        return self._headroom.missing_mb() if self._headroom is not None else 0
 
     @property
     def worker_id(self) -> str:
@@ -166,6 +178,12 @@ class WorkerAgent:
             raise WorkerUnavailable(
                 f"worker {settings.worker_id} has no {function.memory_mb} MB left "
                 f"({self._reserved_mb} of {settings.memory_total_mb} MB are reserved)"
+            )
+        if missing_mb := self._missing_mb():
+            self.statistics.memory_refusals += 1
+            raise WorkerUnavailable(
+                f"the host of worker {settings.worker_id} is {missing_mb} MB short of the "
+                f"{settings.memory_reserve_mb} MB that it keeps available"
             )
 
     async def _plan(self, function: FunctionVersion, task: Path) -> RuntimePlan | InvalidEntrypoint:

@@ -25,6 +25,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str
     memory_total_mb: int
     sandboxes_max: int
+    memory_reserve_mb: int = 0
+    """What the host keeps available, whatever was promised; 0: nobody looks."""
     cpu_policy: str = "quota"
     egress: bool = False
     pool_memory_mb: int = 0

@@ -41,6 +41,7 @@ class WorkerStatistics:
         "init_ms",
         "invocations",
         "launch_ms",
+        "memory_refusals",
         "mount_ms",
         "out_of_memory",
         "pool_failures",
@@ -67,6 +68,8 @@ class WorkerStatistics:
         self.timeouts = 0
         self.crashes = 0
         self.out_of_memory = 0
+        self.memory_refusals = 0
+        """Sandboxes refused because the host itself ran short of memory."""
         self.pool_hits = 0
         """Cold starts served by the pool that was wanted."""
         self.pool_misses = 0

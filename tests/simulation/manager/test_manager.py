@@ -23,6 +23,15 @@ def manager_over(*workers: PretendWorker, limits: PoolLimits | None = None) -> L
     return LocalWorkerManager(reached, DensePacking(), LoopClock(), limits=limits)
 
 
+class ShortOfMemory(PretendWorker):
+    """Promised memory is free, the host's is not while more than one sandbox lives."""
+
+    async def create(self, function: FunctionVersion) -> SandboxReference:
+        if len(self.live) > 1:
+            raise WorkerUnavailable("the host is short of memory")
+        return await super().create(function)
+
+
 class StubbornWorker(PretendWorker):
     """Says it has room, and refuses."""
 
@@ -146,6 +155,22 @@ def test_idle_sandboxes_of_others_make_room() -> None:
             await asyncio.sleep(1)
         placed = await manager.place(version_of("h"))
         assert placed.cold
+        assert manager.reserve(F) is None, "the least recently used went"
+        assert manager.reserve(G) is not None
+        assert manager.statistics().retired_evicted == 1
+        await manager.close(0.0)
+
+    run_virtually(story())
+
+
+def test_idle_sandboxes_go_first_when_the_host_itself_runs_short() -> None:
+    async def story() -> None:
+        worker = ShortOfMemory()
+        manager = manager_over(worker)
+        for function in (F, G):
+            manager.release(await manager.place(function), healthy=True)
+            await asyncio.sleep(1)
+        assert (await manager.place(version_of("h"))).cold
         assert manager.reserve(F) is None, "the least recently used went"
         assert manager.reserve(G) is not None
         assert manager.statistics().retired_evicted == 1

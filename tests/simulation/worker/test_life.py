@@ -76,6 +76,7 @@ class World:
         self.driver = driver
         self.logs = Logs()
         self.lost: list[SandboxReference] = []
+        self.available_mb = 4096
         self.agent = WorkerAgent(
             WorkerSettings(worker_id="w", memory_total_mb=1024, sandboxes_max=4, **settings),
             driver=driver,
@@ -86,6 +87,7 @@ class World:
             session_credentials=lambda function: Credential(
                 access_key_id="A", secret="s", account="0", principal_arn="p"
             ),
+            read_available_mb=lambda: self.available_mb,
         )
         self.agent.on_sandbox_lost(self.lost.append)
 
@@ -127,13 +129,14 @@ def play(
     test: Test,
     *scripts: Callable[[Runtime], Awaitable[None]],
     pool_memory_mb: int = 0,
+    memory_reserve_mb: int = 0,
     **settings: object,
 ) -> World:
     async def main() -> World:
         driver = ScriptedDriver(*scripts)
         for name, value in settings.items():
             setattr(driver, name, value)
-        async with world(driver, pool_memory_mb=pool_memory_mb) as made:
+        async with world(driver, pool_memory_mb=pool_memory_mb, memory_reserve_mb=memory_reserve_mb) as made:
             await test(made)
         return made
 
@@ -319,6 +322,20 @@ def test_no_sandbox_can_be_made() -> None:
         assert (await world.invoke(await world.create())).payload == b"1"
 
     play(test, echo, create_errors=1)
+
+
+def test_a_host_that_runs_short_of_memory_makes_no_sandbox() -> None:
+    async def test(world: World) -> None:
+        world.available_mb = 255
+        with pytest.raises(WorkerUnavailable, match="1 MB short of the 256 MB"):
+            await world.create()
+        assert world.agent.statistics.memory_refusals == 1
+        assert world.driver.sandboxes == []
+        world.available_mb = 256
+        await asyncio.sleep(1)
+        assert (await world.invoke(await world.create())).payload == b"1"
+
+    play(test, echo, memory_reserve_mb=256)
 
 
 def test_no_process_can_be_launched() -> None:
