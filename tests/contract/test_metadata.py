@@ -22,18 +22,18 @@ from stoker.services.functions import (
 )
 from stoker.store.memory import MemoryFunctionMetadata
 from stoker.store.metadata import SqlFunctionMetadata
-from stoker.store.opening import open_metadata_database
 from stoker.store.sealing import Sealer
+from tests.contract.databases import open_store
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def metadata(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FunctionMetadata]:
     if request.param == "memory":
         yield MemoryFunctionMetadata()
         return
-    database = await open_metadata_database(tmp_path)
+    database = await open_store(request, tmp_path)
     yield SqlFunctionMetadata(database, Sealer([b"k" * 32]))
     await database.close()
 

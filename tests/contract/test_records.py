@@ -27,22 +27,22 @@ from stoker.services.records import (
 from stoker.store.memory import MemoryFunctionMetadata
 from stoker.store.memory_records import MemoryRecords
 from stoker.store.metadata import SqlFunctionMetadata
-from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer
+from tests.contract.databases import open_store
 from tests.contract.test_metadata import ACCOUNT, REGION, version
 from tests.contract.test_metadata import record as function_record
 
 Stores = tuple[FunctionMetadata, Records]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
     if request.param == "memory":
         functions = MemoryFunctionMetadata()
         yield functions, MemoryRecords(functions)
         return
-    database = await open_metadata_database(tmp_path)
+    database = await open_store(request, tmp_path)
     yield SqlFunctionMetadata(database, Sealer([b"k" * 32])), SqlRecords(database)
     await database.close()
 

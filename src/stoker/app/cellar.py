@@ -50,7 +50,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     """
     data = Path(settings.data)
     sealer = Sealer(load_master_keys(data / "master.key", os.environ.get("STOKER_MASTER_KEY")))
-    metadata_database = await open_metadata_database(data)
+    metadata_database = await open_metadata_database(data, settings.database)
     stack.push_async_callback(metadata_database.close)
     queue_database = await open_queue_database(data)
     stack.push_async_callback(queue_database.close)

@@ -15,7 +15,7 @@ from stoker.app.configuration import PREFIX, ConfigurationError
 from stoker.app.native import native_directory
 from stoker.core.configuration import Settings
 
-SECRET_SETTINGS = frozenset({"secret_access_key"})
+SECRET_SETTINGS = frozenset({"secret_access_key", "database"})
 """Given by file or variable only: a command line is readable by every user of the host."""
 
 

@@ -76,20 +76,31 @@ class CodeHolds:
         self._timers[code_sha256] = loop.call_later(self._grace_s, self._forget_now, code_sha256)
 
     async def close(self) -> None:
-        """Drop the timers: what they would have forgotten is swept at the next start."""
+        """Drop the timers and the sweep: what they would have forgotten is swept at the next start."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        if self._forgetting:
-            await asyncio.wait(self._forgetting)
+        for task in self._forgetting:
+            task.cancel()
+        await self.swept()
 
     def _forget_now(self, code_sha256: str) -> None:
         self._timers.pop(code_sha256, None)
-        task = asyncio.create_task(self.forget_if_unused(code_sha256))
-        self._forgetting.add(task)
-        task.add_done_callback(self._forgetting.discard)
+        self._watch(asyncio.create_task(self.forget_if_unused(code_sha256)))
 
-    async def sweep(self) -> None:
-        """Delete whatever a killed process admitted and never named."""
+    def begin_sweep(self) -> None:
+        """Delete, behind the requests, whatever a killed process admitted and never named."""
+        self._watch(asyncio.create_task(self._sweep()))
+
+    async def swept(self) -> None:
+        """Wait until nothing is being forgotten."""
+        while self._forgetting:
+            await asyncio.wait(self._forgetting)
+
+    async def _sweep(self) -> None:
         for code_sha256 in await self._code.stored():
             await self.forget_if_unused(code_sha256)
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)

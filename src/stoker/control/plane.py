@@ -29,7 +29,7 @@ class ControlPlane:
     async def start(self) -> None:
         """Bring to an end what a killed process left under way, and delete code that nothing names."""
         await self._settling.resume()
-        await self._holds.sweep()
+        self._holds.begin_sweep()
 
     async def close(self) -> None:
         """Wait for creations and updates under way."""

@@ -31,6 +31,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         _text("folder of all state; default /var/lib/stoker for root, ~/.local/share/stoker otherwise"),
     ] = ""
+    database: Annotated[
+        str,
+        _text("postgresql://USER:PASSWORD@HOST/NAME keeps the metadata; empty: a file in the data folder"),
+    ] = ""
     account: Annotated[str, _text("the 12-digit account that resources belong to")] = "000000000000"
     region: Annotated[str, _text("the region of the command line and of functions' own calls")] = "us-east-1"
     access_key_id: Annotated[str, _text("root access key, instead of one made at the first start")] = ""

@@ -14,6 +14,8 @@ from sqlalchemy import (
     Text,
 )
 
+from stoker.store.columns import words
+
 metadata = MetaData()
 """Tables of the metadata database."""
 
@@ -23,9 +25,9 @@ queue_metadata = MetaData()
 functions = Table(
     "functions",
     metadata,
-    Column("account", String(12), primary_key=True),
-    Column("region", String(32), primary_key=True),
-    Column("name", String(140), primary_key=True),
+    Column("account", words(12), primary_key=True),
+    Column("region", words(32), primary_key=True),
+    Column("name", words(140), primary_key=True),
     Column("created_at_s", Float, nullable=False),
     Column("reserved_concurrency", Integer),
     Column("tags", LargeBinary, nullable=False),
@@ -35,12 +37,12 @@ functions = Table(
 versions = Table(
     "function_versions",
     metadata,
-    Column("account", String(12), primary_key=True),
-    Column("region", String(32), primary_key=True),
-    Column("name", String(140), primary_key=True),
-    Column("version", String(32), primary_key=True),
-    Column("revision_id", String(36), nullable=False),
-    Column("code_sha256", String(44), nullable=False),
+    Column("account", words(12), primary_key=True),
+    Column("region", words(32), primary_key=True),
+    Column("name", words(140), primary_key=True),
+    Column("version", words(32), primary_key=True),
+    Column("revision_id", words(36), nullable=False),
+    Column("code_sha256", words(44), nullable=False),
     Column("code_size_bytes", BigInteger, nullable=False),
     Column("settled", Integer, nullable=False),
     Column("document", LargeBinary, nullable=False),
@@ -57,14 +59,14 @@ versions = Table(
 records = Table(
     "records",
     metadata,
-    Column("kind", String(40), primary_key=True),
-    Column("account", String(12), primary_key=True),
-    Column("region", String(32), primary_key=True),
-    Column("owner", String(256), primary_key=True),
-    Column("name", String(256), primary_key=True),
-    Column("revision_id", String(36), nullable=False),
+    Column("kind", words(40), primary_key=True),
+    Column("account", words(12), primary_key=True),
+    Column("region", words(32), primary_key=True),
+    Column("owner", words(256), primary_key=True),
+    Column("name", words(256), primary_key=True),
+    Column("revision_id", words(36), nullable=False),
     Column("document", LargeBinary, nullable=False),
-    Column("function", String(140)),
+    Column("function", words(140)),
     Column("lookups", Text, nullable=False),
     ForeignKeyConstraint(
         ["account", "region", "function"],
@@ -78,12 +80,12 @@ records = Table(
 record_lookups = Table(
     "record_lookups",
     metadata,
-    Column("kind", String(40), primary_key=True),
-    Column("account", String(12), primary_key=True),
-    Column("region", String(32), primary_key=True),
-    Column("lookup", String(2048), primary_key=True),
-    Column("owner", String(256), primary_key=True),
-    Column("name", String(256), primary_key=True),
+    Column("kind", words(40), primary_key=True),
+    Column("account", words(12), primary_key=True),
+    Column("region", words(32), primary_key=True),
+    Column("lookup", words(2048), primary_key=True),
+    Column("owner", words(256), primary_key=True),
+    Column("name", words(256), primary_key=True),
     ForeignKeyConstraint(
         ["kind", "account", "region", "owner", "name"],
         ["records.kind", "records.account", "records.region", "records.owner", "records.name"],
@@ -95,9 +97,9 @@ record_lookups = Table(
 access_keys = Table(
     "access_keys",
     metadata,
-    Column("access_key_id", String(128), primary_key=True),
-    Column("account", String(12), nullable=False),
-    Column("principal_arn", String(2048), nullable=False),
+    Column("access_key_id", words(128), primary_key=True),
+    Column("account", words(12), nullable=False),
+    Column("principal_arn", words(2048), nullable=False),
     Column("secret_sealed", LargeBinary, nullable=False),
     Column("created_at_s", Float, nullable=False),
 )
@@ -105,11 +107,11 @@ access_keys = Table(
 events = Table(
     "events",
     queue_metadata,
-    Column("request_id", String(64), primary_key=True),
-    Column("account", String(12), nullable=False),
-    Column("region", String(32), nullable=False),
-    Column("name", String(140), nullable=False),
-    Column("qualifier", String(128), nullable=False),
+    Column("request_id", words(64), primary_key=True),
+    Column("account", words(12), nullable=False),
+    Column("region", words(32), nullable=False),
+    Column("name", words(140), nullable=False),
+    Column("qualifier", words(128), nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("accepted_at_s", Float, nullable=False),
     Column("due_at_s", Float, nullable=False),

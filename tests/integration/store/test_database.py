@@ -22,13 +22,14 @@ from stoker.services.functions import (
 )
 from stoker.services.queue import QueuedEvent
 from stoker.store import migrate
-from stoker.store.database import Database, StoreError
+from stoker.store.database import StoreError
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
 from stoker.store.schema import metadata as metadata_tables
 from stoker.store.schema import queue_metadata as queue_tables
 from stoker.store.sealing import SealBroken, Sealer, load_master_keys
+from stoker.store.sqlite import SqliteDatabase
 
 KEY = FunctionKey("000000000000", "us-east-1", "f")
 SECRET = "a-very-secret-value"
@@ -188,7 +189,7 @@ async def test_leases_end_with_the_process_that_took_them(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", [migrate.METADATA, migrate.QUEUE])
 async def test_migrating_makes_the_tables_that_the_code_expects(tmp_path: Path, name: str) -> None:
-    database = Database(tmp_path / "x.db")
+    database = SqliteDatabase(tmp_path / "x.db")
     await database.open(lambda connection: migrate.upgrade(connection, name))
     tables = metadata_tables if name == migrate.METADATA else queue_tables
 
@@ -208,7 +209,7 @@ async def test_every_earlier_revision_migrates_to_the_newest(tmp_path: Path, nam
     revisions = migrate.revisions(name)
     assert revisions[-1] == migrate.HEADS[name]
     for start in revisions:
-        database = Database(tmp_path / f"{start}.db")
+        database = SqliteDatabase(tmp_path / f"{start}.db")
         await database.open(lambda connection, start=start: migrate.upgrade(connection, name, target=start))
         assert await database.read(migrate.stored_revision) == start
         await database.write(lambda connection: migrate.upgrade(connection, name))

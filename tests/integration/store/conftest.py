@@ -1,0 +1,13 @@
+"""The PostgreSQL server that the tests of this folder share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres import running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
