@@ -14,6 +14,7 @@ from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
+from stoker.events.policies import StoredEventConfigs
 from stoker.events.poller import EventPoller
 from stoker.events.retries import RetryPolicy
 from stoker.frontend.admission import Admission
@@ -81,6 +82,7 @@ def wire_rooms(
         clock,
         Random(SystemRandom().getrandbits(128)),
         policy=RetryPolicy(scale=settings.retry_scale),
+        configs=StoredEventConfigs(cellar.records, cellar.invalidation),
         concurrency_max=min(EVENTS_IN_FLIGHT_MAX, max(1, settings.account_concurrency // 2)),
     )
     frontend.on_event_accepted(poller.wake)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stoker.control.accounts import Accounts
 from stoker.control.concurrency import FunctionConcurrency
+from stoker.control.event_invoke import EventInvokeConfigs
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import located_code
@@ -25,6 +26,7 @@ class ControlPlane:
         self._concurrency = FunctionConcurrency(ports)
         self._accounts = Accounts(ports)
         self._tags = Tags(ports)
+        self._event_invoke = EventInvokeConfigs(ports)
 
     async def start(self) -> None:
         """Bring to an end what a killed process left under way, and delete code that nothing names."""
@@ -39,6 +41,7 @@ class ControlPlane:
     def operations(self) -> Mapping[str, OperationHandler]:
         """Every operation that is served here, by its name in the API's model."""
         functions, concurrency, tags = self._functions, self._concurrency, self._tags
+        event_invoke = self._event_invoke
         return {
             "CreateFunction": functions.create,
             "GetFunction": functions.get,
@@ -50,6 +53,11 @@ class ControlPlane:
             "PutFunctionConcurrency": concurrency.put,
             "GetFunctionConcurrency": concurrency.get,
             "DeleteFunctionConcurrency": concurrency.delete,
+            "PutFunctionEventInvokeConfig": event_invoke.put,
+            "UpdateFunctionEventInvokeConfig": event_invoke.update,
+            "GetFunctionEventInvokeConfig": event_invoke.get,
+            "DeleteFunctionEventInvokeConfig": event_invoke.delete,
+            "ListFunctionEventInvokeConfigs": event_invoke.list,
             "GetAccountSettings": self._accounts.settings,
             "ListTags": tags.list,
             "TagResource": tags.tag,

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from stoker.core.clock import Clock
+from stoker.events.policies import EventConfigs, narrowed
 from stoker.events.retries import Decision, Drop, DropReason, Retry, RetryPolicy, decide, is_too_old
 from stoker.services.events import Attempt, AttemptOutcome, EventInvoker
 from stoker.services.queue import EventQueue, QueuedEvent
@@ -51,6 +52,7 @@ class EventPoller:
         random: Random,
         *,
         policy: RetryPolicy | None = None,
+        configs: EventConfigs | None = None,
         concurrency_max: int = CONCURRENCY_MAX,
     ) -> None:
         self._queue = queue
@@ -58,6 +60,7 @@ class EventPoller:
         self._clock = clock
         self._random = random
         self._policy = policy or RetryPolicy()
+        self._configs = configs
         self._concurrency_max = concurrency_max
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -149,15 +152,18 @@ class EventPoller:
             )
 
     async def _run(self, event: QueuedEvent) -> Decision:
-        if is_too_old(event, self._clock.now_s(), self._policy):
-            return Drop(DropReason.EVENT_AGE_EXCEEDED)
+        policy = self._policy
         try:
+            if self._configs is not None:
+                policy = narrowed(policy, await self._configs.config(event))
+            if is_too_old(event, self._clock.now_s(), policy):
+                return Drop(DropReason.EVENT_AGE_EXCEEDED)
             attempt = await self._invoker.run_event(event)
         except Exception as error:
             _log.error("an event could not be run", request_id=event.request_id, reason=repr(error))
             attempt = Attempt(AttemptOutcome.UNAVAILABLE, repr(error))
         self._outcomes[attempt.outcome] += 1
-        return decide(event, attempt, self._clock.now_s(), self._policy, chance=self._random.random())
+        return decide(event, attempt, self._clock.now_s(), policy, chance=self._random.random())
 
     async def _carry_out(self, event: QueuedEvent, decision: Decision) -> None:
         match decision:
