@@ -36,6 +36,11 @@ BASES: dict[str, dict[str, Any]] = {
     "ListTags": {"Resource": arn(NAME)},
     "TagResource": {"Resource": arn(NAME), "Tags": {"a": "b"}},
     "UntagResource": {"Resource": arn(NAME), "TagKeys": ["a"]},
+    "PutFunctionEventInvokeConfig": {"FunctionName": NAME, "MaximumRetryAttempts": 1},
+    "UpdateFunctionEventInvokeConfig": {"FunctionName": NAME, "MaximumEventAgeInSeconds": 60},
+    "GetFunctionEventInvokeConfig": {"FunctionName": NAME},
+    "DeleteFunctionEventInvokeConfig": {"FunctionName": NAME},
+    "ListFunctionEventInvokeConfigs": {"FunctionName": NAME},
     "Invoke": {"FunctionName": NAME, "InvocationType": "DryRun"},
 }
 

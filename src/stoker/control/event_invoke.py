@@ -3,10 +3,12 @@
 import msgspec
 
 from stoker.control.destinations import check_destinations, destinations
-from stoker.control.lookup import Target, any_version, target
+from stoker.control.lookup import Target, target
 from stoker.control.paging import page_of, place_of
 from stoker.control.ports import Ports
+from stoker.control.qualifiers import find, stays
 from stoker.core.errors import ServiceError, invalid_parameter, not_found
+from stoker.services.aliases import alias_shelf
 from stoker.services.context import RequestContext
 from stoker.services.event_invoke import EVENT_INVOKE_CONFIG, EventInvokeConfig, event_invoke_key
 from stoker.services.functions import LATEST
@@ -25,7 +27,6 @@ from stoker.services.lambda_types import (
 from stoker.services.records import (
     ANY_REVISION,
     Entry,
-    FunctionThere,
     Put,
     RecordChanged,
     RecordMissing,
@@ -46,6 +47,7 @@ class EventInvokeConfigs:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._aliases = alias_shelf(ports.records)
         self._shelf = Shelf(ports.records, EVENT_INVOKE_CONFIG, EventInvokeConfig)
 
     async def put(
@@ -107,10 +109,8 @@ class EventInvokeConfigs:
         given = (request.maximum_retry_attempts, request.maximum_event_age_in_seconds)
         if given == (None, None) and request.destination_config is None:
             raise invalid_parameter("You must specify at least one of error handling or destination setting.")
-        try:
-            await any_version(self._ports.metadata, found)
-        except ServiceError as problem:
-            raise _no_function() from problem
+        if await find(self._ports.metadata, self._aliases, found) is None:
+            raise _no_function()
         if request.destination_config is not None:
             await check_destinations(self._ports, found.key, request.destination_config)
         return found
@@ -130,9 +130,8 @@ class EventInvokeConfigs:
             self._ports.new_id(),
             function=found.key.name,
         )
-        requires = (FunctionThere(found.key, found.qualifier or LATEST),)
         try:
-            await self._shelf.write(Put(record, expected), requires=requires)
+            await self._shelf.write(Put(record, expected), requires=(stays(found),))
         except RequirementUnmet as problem:
             raise _no_function() from problem
         self._ports.invalidation.publish(found.key)

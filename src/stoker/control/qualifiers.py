@@ -10,7 +10,7 @@ from stoker.control.messages import alias_not_found, function_not_found
 from stoker.core.errors import ServiceError
 from stoker.services.aliases import Alias, AliasShelf, alias_key
 from stoker.services.functions import LATEST, FunctionMetadata, FunctionVersion
-from stoker.services.records import Entry
+from stoker.services.records import Entry, FunctionThere, RecordThere, Requirement
 
 _ALIAS: Final = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)", re.ASCII)
 """The names that an alias can have (Alias in the API's model)."""
@@ -57,3 +57,10 @@ async def resolve(metadata: FunctionMetadata, aliases: AliasShelf, found: Target
     if resolved is None:
         raise function_not_found(found.arn)
     return resolved
+
+
+def stays(found: Target) -> Requirement:
+    """What must still hold, when something is written about a qualifier that was found a moment ago."""
+    if found.qualifier is not None and is_alias_name(found.qualifier):
+        return RecordThere(alias_key(found.key, found.qualifier))
+    return FunctionThere(found.key, found.qualifier or LATEST)

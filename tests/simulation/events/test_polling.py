@@ -10,8 +10,10 @@ import structlog
 from stoker.core.errors import ServiceError
 from stoker.events.poller import LEASE_S, EventPoller
 from stoker.events.retries import RetryPolicy
+from stoker.services.event_invoke import EventInvokeConfig
 from stoker.services.functions import FunctionVersion, Status
 from stoker.services.invocation import Invocation
+from stoker.services.queue import QueuedEvent
 from tests.simulation.frontend.virtual_time import run_virtually
 from tests.simulation.frontend.world import Behaviour, World
 
@@ -84,6 +86,47 @@ def test_two_retries_after_one_and_two_minutes_with_the_same_request_id() -> Non
         assert dropped["request_id"] == "one"
         assert "not built yet" in dropped["event"]
         assert polled.poller.statistics().dropped["RetriesExhausted"] == 1
+        await polled.close()
+
+    run_virtually(story())
+
+
+class Asked:
+    """Every event's config."""
+
+    def __init__(self, **members: int) -> None:
+        self.members = members
+
+    async def config(self, _event: QueuedEvent) -> EventInvokeConfig:
+        return EventInvokeConfig(last_modified_s=0.0, **self.members)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_a_function_is_retried_as_often_as_it_asks(retries: int) -> None:
+    async def story() -> None:
+        polled = Polled(configs=Asked(maximum_retry_attempts=retries))
+        polled.poller.start()
+        await polled.world.create("f")
+        polled.fails = lambda _attempt: True
+        await polled.world.invoke("f", kind="Event")
+        await asyncio.sleep(1000)
+        assert len(polled.began_s) == 1 + retries
+        assert polled.poller.statistics().dropped["RetriesExhausted"] == 1
+        await polled.close()
+
+    run_virtually(story())
+
+
+def test_an_event_is_given_up_at_the_age_its_function_asks() -> None:
+    async def story() -> None:
+        polled = Polled(configs=Asked(maximum_event_age_s=100))
+        polled.poller.start()
+        await polled.world.create("f")
+        polled.fails = lambda _attempt: True
+        await polled.world.invoke("f", kind="Event")
+        await asyncio.sleep(1000)
+        assert len(polled.began_s) == 2  # the third would have come after 180 s
+        assert polled.poller.statistics().dropped["EventAgeExceeded"] == 1
         await polled.close()
 
     run_virtually(story())

@@ -62,6 +62,7 @@ class Desk:
 
     def __init__(self, folder: Path, **ports: Any) -> None:
         self.metadata = MemoryFunctionMetadata()
+        self.records = MemoryRecords(self.metadata)
         self.code = MemoryCodeStore(folder / "code")
         (folder / "fetched").mkdir()
         self.objects = MemoryObjectSource(folder / "fetched")
@@ -72,7 +73,7 @@ class Desk:
         self._ids = 0
         made = {
             "metadata": self.metadata,
-            "records": MemoryRecords(self.metadata),
+            "records": self.records,
             "code": self.code,
             "objects": self.objects,
             "invalidation": self.invalidation,

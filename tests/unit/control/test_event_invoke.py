@@ -1,6 +1,9 @@
 """EventInvokeConfig: pages, merging, destinations, and what goes away with what."""
 
-from tests.unit.control.desk import REGION, START_S, Desk, arn
+from stoker.services.aliases import Alias, alias_key, alias_record, alias_shelf
+from stoker.services.functions import FunctionKey
+from stoker.services.records import Put
+from tests.unit.control.desk import ACCOUNT, REGION, START_S, Desk, arn
 
 EMPTY = {"OnSuccess": {}, "OnFailure": {}}
 QUEUE = f"arn:aws:sqs:{REGION}:123456789012:q"
@@ -67,6 +70,20 @@ async def test_it_goes_away_with_its_function(desk: Desk) -> None:
     await desk.active()
     listed = await desk.ask("ListFunctionEventInvokeConfigs", FunctionName="fn")
     assert listed["FunctionEventInvokeConfigs"] == []
+
+
+async def test_aliases_and_versions_have_their_own(desk: Desk) -> None:
+    await desk.active()
+    key = FunctionKey(ACCOUNT, REGION, "fn")
+    aliases = alias_shelf(desk.records)
+    await aliases.write(Put(alias_record(aliases, alias_key(key, "live"), Alias(version="$LATEST"), "r")))
+    shown = await put(desk, Qualifier="live", MaximumRetryAttempts=1)
+    assert shown["FunctionArn"] == f"{arn('fn')}:live"
+    await put(desk, MaximumRetryAttempts=0)
+    first = await desk.ask("ListFunctionEventInvokeConfigs", FunctionName="fn", MaxItems=1)
+    assert [one["MaximumRetryAttempts"] for one in first["FunctionEventInvokeConfigs"]] == [0]
+    rest = await desk.ask("ListFunctionEventInvokeConfigs", FunctionName="fn", Marker=first["NextMarker"])
+    assert rest == {"FunctionEventInvokeConfigs": [shown]}
 
 
 async def test_a_marker_that_was_never_given(desk: Desk) -> None:
