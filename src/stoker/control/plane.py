@@ -9,6 +9,7 @@ from stoker.control.event_invoke import EventInvokeConfigs
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import located_code
+from stoker.control.policies import FunctionPolicies
 from stoker.control.ports import Ports
 from stoker.control.settling import Settling
 from stoker.control.tags import Tags
@@ -25,6 +26,7 @@ class ControlPlane:
         self._functions = Functions(ports, self._holds, self._settling)
         self._concurrency = FunctionConcurrency(ports)
         self._accounts = Accounts(ports)
+        self._policies = FunctionPolicies(ports)
         self._tags = Tags(ports)
         self._event_invoke = EventInvokeConfigs(ports)
 
@@ -59,6 +61,12 @@ class ControlPlane:
             "DeleteFunctionEventInvokeConfig": event_invoke.delete,
             "ListFunctionEventInvokeConfigs": event_invoke.list,
             "GetAccountSettings": self._accounts.settings,
+            "AddPermission": self._policies.add,
+            "RemovePermission": self._policies.remove,
+            "GetPolicy": self._policies.get,
+            "PutResourcePolicy": self._policies.put_whole,
+            "GetResourcePolicy": self._policies.get_whole,
+            "DeleteResourcePolicy": self._policies.delete_whole,
             "ListTags": tags.list,
             "TagResource": tags.tag,
             "UntagResource": tags.untag,

@@ -70,6 +70,7 @@ class Desk:
         self.published: list[FunctionKey] = []
         self.invalidation.subscribe(self.published.append)
         self.clock = ManualClock(START_S)
+        self.records = MemoryRecords(self.metadata)
         self._ids = 0
         made = {
             "metadata": self.metadata,
