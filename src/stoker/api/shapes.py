@@ -58,6 +58,7 @@ PATTERN_WORDING: Final = {
 }
 # Checked by the operation itself, which answers in other words.
 UNCHECKED_ENUMS: Final = frozenset({"Runtime"})
+UNCHECKED_LISTS: Final = frozenset({"CompatibleArchitectures"})
 # Their lists do not say "Member must not be null".
 NULLABLE_ELEMENTS: Final = frozenset({"SecurityGroupId", "SubnetId"})
 
@@ -119,7 +120,8 @@ class Compiler:
                 if not reference.get("eventpayload")
             )
         elif rule.kind == "list":
-            rule.element = self.rule(shape["member"]["shape"])
+            element = self.rule(shape["member"]["shape"])
+            rule.element = Rule(element.name, element.kind) if rule.name in UNCHECKED_LISTS else element
         elif rule.kind == "map":
             rule.key = self.rule(shape["key"]["shape"])
             rule.element = self.rule(shape["value"]["shape"])

@@ -1,5 +1,6 @@
 """What an account may use in a region, and what it uses."""
 
+from stoker.control.layer_records import LayerRecords
 from stoker.control.ports import Ports
 from stoker.control.sources import INLINE_ZIP_MAX_BYTES, UNZIPPED_MAX_BYTES
 from stoker.services.context import RequestContext
@@ -14,14 +15,16 @@ from stoker.services.lambda_types import (
 class Accounts:
     """Handler of the account operation."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, layers: LayerRecords) -> None:
         self._ports = ports
+        self._layers = layers
 
     async def settings(
         self, context: RequestContext, _request: GetAccountSettingsRequest
     ) -> GetAccountSettingsResponse:
         metadata, concurrency = self._ports.metadata, self._ports.account_concurrency
         functions, used_bytes = await metadata.usage(context.account, context.region)
+        used_bytes += await self._layers.code_bytes(context.account, context.region)
         reserved = await metadata.total_reserved_concurrency(context.account, context.region)
         return GetAccountSettingsResponse(
             account_limit=AccountLimit(

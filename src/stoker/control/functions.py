@@ -56,12 +56,12 @@ PAGE_MAX = 50
 class Functions:
     """Handlers of the function operations."""
 
-    def __init__(self, ports: Ports, holds: CodeHolds, settling: Settling) -> None:
+    def __init__(self, ports: Ports, holds: CodeHolds, settling: Settling, storage: CodeStorage) -> None:
         self._ports = ports
         self._metadata = ports.metadata
         self._holds = holds
         self._settling = settling
-        self._storage = CodeStorage(ports)
+        self._storage = storage
 
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from stoker.control.layer_records import is_layer_code
 from stoker.control.ports import Ports
 
 RECHECKS_MAX = 8
@@ -16,6 +17,7 @@ class CodeHolds:
 
     def __init__(self, ports: Ports) -> None:
         self._metadata = ports.metadata
+        self._records = ports.records
         self._code = ports.code
         self._grace_s = ports.code_grace_s
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -56,7 +58,7 @@ class CodeHolds:
         """
         for _ in range(RECHECKS_MAX):
             epoch = self._epoch
-            if self._held[code_sha256] or await self._metadata.code_is_used(code_sha256):
+            if self._held[code_sha256] or await self._is_used(code_sha256):
                 return
             if code_sha256 in self._timers:
                 return
@@ -66,6 +68,12 @@ class CodeHolds:
             if epoch == self._epoch:
                 await self._code.forget(code_sha256)
                 return
+
+    async def _is_used(self, code_sha256: str) -> bool:
+        """Named by a version of a function, as its code or one of its layers, or by a version of a layer."""
+        if await self._metadata.code_is_used(code_sha256):
+            return True
+        return await is_layer_code(self._records, code_sha256)
 
     def forget_later(self, code_sha256: str) -> None:
         """Forget replaced code once cold starts that were under way have had time to mount it."""

@@ -8,10 +8,13 @@ from stoker.control.concurrency import FunctionConcurrency
 from stoker.control.event_invoke import EventInvokeConfigs
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
+from stoker.control.layer_records import LayerRecords
+from stoker.control.layers import Layers
 from stoker.control.locations import located_code
 from stoker.control.policies import FunctionPolicies
 from stoker.control.ports import Ports
 from stoker.control.settling import Settling
+from stoker.control.storage import CodeStorage
 from stoker.control.tags import Tags
 from stoker.services.context import OperationHandler
 
@@ -23,10 +26,14 @@ class ControlPlane:
         self._ports = ports
         self._holds = CodeHolds(ports)
         self._settling = Settling(ports)
-        self._functions = Functions(ports, self._holds, self._settling)
+        layers = LayerRecords(ports.records)
+        storage = CodeStorage(ports, layers)
+        self._functions = Functions(ports, self._holds, self._settling, storage)
+        self._layers = Layers(ports, layers, self._holds, self._settling, storage)
         self._concurrency = FunctionConcurrency(ports)
         self._accounts = Accounts(ports)
         self._policies = FunctionPolicies(ports)
+        self._accounts = Accounts(ports, layers)
         self._tags = Tags(ports)
         self._event_invoke = EventInvokeConfigs(ports)
 
@@ -44,6 +51,7 @@ class ControlPlane:
         """Every operation that is served here, by its name in the API's model."""
         functions, concurrency, tags = self._functions, self._concurrency, self._tags
         event_invoke = self._event_invoke
+        layers = self._layers
         return {
             "CreateFunction": functions.create,
             "GetFunction": functions.get,
@@ -60,6 +68,12 @@ class ControlPlane:
             "GetFunctionEventInvokeConfig": event_invoke.get,
             "DeleteFunctionEventInvokeConfig": event_invoke.delete,
             "ListFunctionEventInvokeConfigs": event_invoke.list,
+            "PublishLayerVersion": layers.publish,
+            "GetLayerVersion": layers.get,
+            "GetLayerVersionByArn": layers.get_by_arn,
+            "ListLayerVersions": layers.list_versions,
+            "ListLayers": layers.list,
+            "DeleteLayerVersion": layers.delete,
             "GetAccountSettings": self._accounts.settings,
             "AddPermission": self._policies.add,
             "RemovePermission": self._policies.remove,
