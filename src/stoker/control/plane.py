@@ -31,7 +31,6 @@ class ControlPlane:
         self._functions = Functions(ports, self._holds, self._settling, storage)
         self._layers = Layers(ports, layers, self._holds, self._settling, storage)
         self._concurrency = FunctionConcurrency(ports)
-        self._accounts = Accounts(ports)
         self._policies = FunctionPolicies(ports)
         self._accounts = Accounts(ports, layers)
         self._tags = Tags(ports)
