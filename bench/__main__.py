@@ -27,7 +27,18 @@ from bench.figures import (
 from bench.machine import describe, is_busy, load_average
 from bench.report import between, changes_table, draw, markdown, table
 
-NAMES = ("warm", "payloads", "phases", "creation", "density", "fairness", "peers", "egress", "bootstrap")
+NAMES = (
+    "warm",
+    "payloads",
+    "phases",
+    "creation",
+    "control",
+    "density",
+    "fairness",
+    "peers",
+    "egress",
+    "bootstrap",
+)
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
 START, END = "<!-- figures -->", "<!-- end of figures -->"
