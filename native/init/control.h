@@ -6,6 +6,7 @@
 #ifndef STOKER_INIT_CONTROL_H
 #define STOKER_INIT_CONTROL_H
 
+#include <signal.h>
 #include <stdint.h>
 
 #define INIT_MAGIC 0x4e494b53u
@@ -15,7 +16,11 @@
 /* Descriptors the init is started with, and the telemetry pipe's number in the launched process. */
 #define INIT_FD_CONTROL 3
 #define INIT_FD_OUTPUT 4
+#define INIT_FD_CHANNEL 61 /* in a zygote's sandbox: where the jail's requests come from */
 #define INIT_FD_TELEMETRY 62
+
+/* Sent by a process that a zygote forked into a sandbox where nothing was launched: it takes the launched one's place. */
+#define INIT_SIGNAL_ADOPT SIGUSR1
 
 enum init_operation {
     INIT_LAUNCH = 1,   /* body: folder, argv..., environment..., each ending in NUL. Legal once */

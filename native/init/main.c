@@ -87,6 +87,15 @@ static int become(void)
     return errno;
 }
 
+/* From now on this process's end is the sandbox's. */
+static void take_on(pid_t pid)
+{
+    launched = pid;
+    close(INIT_FD_OUTPUT);
+    close(INIT_FD_TELEMETRY);
+    report(INIT_STARTED, 0);
+}
+
 static void launch(size_t bytes)
 {
     struct init_request request;
@@ -108,10 +117,7 @@ static void launch(size_t bytes)
         report(INIT_REFUSED, error);
         return;
     }
-    launched = pid;
-    close(INIT_FD_OUTPUT);
-    close(INIT_FD_TELEMETRY);
-    report(INIT_STARTED, 0);
+    take_on(pid);
 }
 
 static void obey(size_t bytes)
@@ -144,8 +150,8 @@ static void reap(void)
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid != launched || !launched)
-            continue;
+        if (launched && pid != launched)
+            continue; /* before anything was launched a child is one that a zygote forked, and that failed */
         if (WIFSIGNALED(status))
             report(INIT_SIGNALED, WTERMSIG(status));
         else
@@ -161,6 +167,7 @@ static int watch_signals(void)
     sigaddset(&watched, SIGCHLD);
     sigaddset(&watched, SIGTERM);
     sigaddset(&watched, SIGINT);
+    sigaddset(&watched, INIT_SIGNAL_ADOPT);
     sigprocmask(SIG_SETMASK, &watched, NULL);
     return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -169,8 +176,12 @@ static void take_signals(int signals)
 {
     struct signalfd_siginfo info;
     while (read(signals, &info, sizeof info) == (ssize_t)sizeof info)
-        if (info.ssi_signo != SIGCHLD && launched)
+        if (info.ssi_signo == INIT_SIGNAL_ADOPT) {
+            if (!launched)
+                take_on((pid_t)info.ssi_pid);
+        } else if (info.ssi_signo != SIGCHLD && launched) {
             kill(launched, (int)info.ssi_signo);
+        }
     reap();
 }
 

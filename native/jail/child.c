@@ -3,19 +3,16 @@
 #define _GNU_SOURCE
 #include "child.h"
 
+#include "identity.h"
 #include "mounts.h"
 #include "passing.h"
-#include "seccomp.h"
 
 #include "../init/control.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <linux/capability.h>
 #include <linux/mount.h>
-#include <linux/securebits.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -24,8 +21,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -74,7 +69,8 @@ static int hide_cgroup(const struct child_plan *plan)
 
 static int furnish_proc(const struct child_plan *plan)
 {
-    (void)plan;
+    if (plan->channel >= 0)
+        return 0; /* a zygote has the host's processes for its own: it is to see none */
     return result(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
 }
 
@@ -167,101 +163,35 @@ static int arrange_descriptors(const struct child_plan *plan)
                   {plan->output, INIT_FD_OUTPUT},
                   {plan->notes, FD_NOTES},
                   {plan->telemetry, INIT_FD_TELEMETRY},
-                  {plan->init, FD_INIT}};
+                  {plan->init, FD_INIT},
+                  {plan->channel, INIT_FD_CHANNEL}};
+    const size_t count = plan->channel < 0 ? COUNT(wanted) - 1 : COUNT(wanted);
     int moved[COUNT(wanted)], null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
         return -errno;
     for (int i = 0; i < 3; i++)
         if (dup2(null, i) < 0)
             return -errno;
-    for (size_t i = 0; i < COUNT(wanted); i++) /* out of each other's way first */
+    for (size_t i = 0; i < count; i++) /* out of each other's way first */
         if ((moved[i] = fcntl(wanted[i].from, F_DUPFD_CLOEXEC, FD_ABOVE_ALL)) < 0)
             return -errno;
-    for (size_t i = 0; i < COUNT(wanted); i++)
-        if (dup3(moved[i], wanted[i].to, wanted[i].to >= FD_INIT || wanted[i].to == FD_NOTES ? O_CLOEXEC : 0) < 0)
+    for (size_t i = 0; i < count; i++)
+        if (dup3(moved[i], wanted[i].to, wanted[i].to == FD_INIT || wanted[i].to == FD_NOTES ? O_CLOEXEC : 0) < 0)
             return -errno;
-    if (syscall(SYS_close_range, FD_NOTES + 1, INIT_FD_TELEMETRY - 1, 0) < 0)
+    if (syscall(SYS_close_range, FD_NOTES + 1, plan->channel < 0 ? INIT_FD_CHANNEL : INIT_FD_CHANNEL - 1, 0) < 0)
         return -errno;
     return result(syscall(SYS_close_range, FD_INIT + 1, ~0u, 0));
-}
-
-static int limit_resources(const struct child_plan *plan)
-{
-    const struct {
-        __rlimit_resource_t which;
-        rlim_t most;
-    } wanted[] = {{RLIMIT_NOFILE, plan->open_files_max},
-                  {RLIMIT_CORE, 1}, /* none, and unlike 0 it also keeps a core_pattern's program from being run */
-                  {RLIMIT_MEMLOCK, 64 << 10},
-                  {RLIMIT_MSGQUEUE, 0},
-                  {RLIMIT_RTPRIO, 0},
-                  {RLIMIT_NICE, 0}};
-    for (size_t i = 0; i < COUNT(wanted); i++) {
-        struct rlimit limit = {.rlim_cur = wanted[i].most, .rlim_max = wanted[i].most};
-        if (setrlimit(wanted[i].which, &limit) < 0)
-            return -errno;
-    }
-    return 0;
-}
-
-static int drop_bounding(const struct child_plan *plan)
-{
-    (void)plan;
-    for (int capability = 0; capability < 64; capability++)
-        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
-            return errno == EINVAL ? 0 : -errno; /* beyond the last one this kernel knows */
-    return 0;
-}
-
-static int lock_secure_bits(const struct child_plan *plan)
-{
-    (void)plan;
-    return result(prctl(PR_SET_SECUREBITS,
-                        SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
-                            SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
-                        0, 0, 0));
-}
-
-static int become_user(const struct child_plan *plan)
-{
-    if (plan->identity.may_set_groups && setgroups(0, NULL) < 0)
-        return -errno;
-    if (setresgid(SANDBOX_GID, SANDBOX_GID, SANDBOX_GID) < 0)
-        return -errno;
-    return result(setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID));
-}
-
-static int drop_capabilities(const struct child_plan *plan)
-{
-    (void)plan;
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[2] = {{0}, {0}};
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
-        return -errno;
-    return result(syscall(SYS_capset, &header, none));
 }
 
 static int reset_signals(const struct child_plan *plan)
 {
     (void)plan;
-    sigset_t none;
-    sigemptyset(&none);
+    sigset_t kept;
+    sigemptyset(&kept);
+    sigaddset(&kept, INIT_SIGNAL_ADOPT); /* it may come before the init watches: blocked, it waits */
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
-    return result(sigprocmask(SIG_SETMASK, &none, NULL));
-}
-
-static int forbid_new_privileges(const struct child_plan *plan)
-{
-    (void)plan;
-    return result(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-}
-
-static int filter_system_calls(const struct child_plan *plan)
-{
-    (void)plan;
-    const struct sock_fprog *filter = seccomp_filter();
-    return filter ? result(prctl(PR_SET_SECCOMP, 2 /* SECCOMP_MODE_FILTER */, filter)) : 0;
+    return result(sigprocmask(SIG_SETMASK, &kept, NULL));
 }
 
 struct step {
@@ -282,18 +212,11 @@ static const struct step FURNISH[] = {
     {"naming the host", set_host_name},
 };
 
-/* Not before the jail said that the ids are in place. */
-static const struct step SURRENDER[] = {
+/* Not before the jail said that the ids are in place; the rest is in surrender.c. */
+static const struct step PREPARE[] = {
     {"new session", leave_session},             /* the jail's terminal must not be /dev/tty here */
     {"arranging descriptors", arrange_descriptors}, /* before the limit on files; closes all of the jail's */
-    {"limiting resources", limit_resources},
     {"resetting signals", reset_signals},
-    {"dropping the bounding set", drop_bounding}, /* needs CAP_SETPCAP, so before the capabilities go */
-    {"locking secure bits", lock_secure_bits},    /* likewise */
-    {"becoming the user", become_user},           /* needs CAP_SETUID and CAP_SETGID */
-    {"dropping capabilities", drop_capabilities},
-    {"no new privileges", forbid_new_privileges}, /* a filter without privilege requires it */
-    {"filtering system calls", filter_system_calls}, /* last: it forbids most of the above */
 };
 
 static void run(const struct step *steps, size_t count, const struct child_plan *plan, int notes)
@@ -308,20 +231,28 @@ static void run(const struct step *steps, size_t count, const struct child_plan 
     }
 }
 
-/* The jail answered already when the surrender runs: what fails there is told to the service. */
-static void surrender(const struct child_plan *plan)
+/* The jail answered already: what fails now is told to the service. */
+static _Noreturn void break_off(int control, int error)
 {
+    struct init_report report = {.magic = INIT_MAGIC, .kind = INIT_BROKEN, .value = -error};
+    send(control, &report, sizeof report, MSG_NOSIGNAL | MSG_DONTWAIT);
+    _exit(126);
+}
+
+static void give_up(const struct child_plan *plan)
+{
+    const char *step;
     int control = plan->control;
-    for (size_t i = 0; i < COUNT(SURRENDER); i++) {
-        int error = SURRENDER[i].run(plan);
-        if (SURRENDER[i].run == arrange_descriptors)
+    for (size_t i = 0; i < COUNT(PREPARE); i++) {
+        int error = PREPARE[i].run(plan);
+        if (error)
+            break_off(control, error);
+        if (PREPARE[i].run == arrange_descriptors)
             control = INIT_FD_CONTROL;
-        if (!error)
-            continue;
-        struct init_report report = {.magic = INIT_MAGIC, .kind = INIT_BROKEN, .value = -error, .reserved = (uint32_t)i};
-        send(control, &report, sizeof report, MSG_NOSIGNAL | MSG_DONTWAIT);
-        _exit(126);
     }
+    int error = surrender(&plan->surrender, &step);
+    if (error)
+        break_off(control, error);
 }
 
 _Noreturn void child_run(const struct child_plan *plan)
@@ -335,7 +266,7 @@ _Noreturn void child_run(const struct child_plan *plan)
         _exit(126);
     if (passing_receive(plan->notes, &note, NULL, 0) < 0 || note.error)
         _exit(126); /* the jail failed or is gone */
-    surrender(plan);
+    give_up(plan);
     syscall(SYS_execveat, FD_INIT, "", argv, environment, AT_EMPTY_PATH);
     _exit(127);
 }

@@ -6,8 +6,8 @@
 #define STOKER_JAIL_CHILD_H
 
 #include "cgroup.h"
-#include "identity.h"
 #include "protocol.h"
+#include "surrender.h"
 
 struct child_plan {
     int notes;   /* to and from the jail */
@@ -18,10 +18,10 @@ struct child_plan {
     int tmp; /* detached mount */
     int folders[JAIL_MOUNT_POINTS]; /* detached mounts, or -1 */
     int init; /* program */
+    int channel; /* of a zygote, else -1 */
     struct cgroup_entry entry;
-    unsigned open_files_max;
     int leave_session;
-    struct identity identity;
+    struct surrender_plan surrender;
 };
 
 enum { CHILD_RUNTIME_API, CHILD_SERVICE_API, CHILD_LISTENERS };

@@ -8,7 +8,9 @@
 #include "identity.h"
 #include "namespaces.h"
 #include "passing.h"
+#include "seccomp.h"
 #include "tmp_volume.h"
+#include "zygotes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +26,8 @@ struct making {
     const struct sandbox_host *host;
     const struct jail_message *message;
     struct sandbox *sandbox;
+    struct sandbox *zygote; /* that forks the process of this one, or NULL */
+    struct identity identity;
     struct child_plan plan;
     int notes;  /* the jail's end */
     int *fds;   /* for the answer */
@@ -31,17 +35,46 @@ struct making {
     struct passed_note note;
 };
 
+static int is_zygote(const struct making *making)
+{
+    return (making->message->request.flags & JAIL_ZYGOTE) != 0;
+}
+
+/* Who is inside, and who owns the user namespace. */
+static int identify(struct making *making)
+{
+    const struct jail_request *request = &making->message->request;
+    struct sandbox *sandbox = making->sandbox;
+    making->identity = is_zygote(making) ? identity_of_zygote() : identity_of(slot_of(sandbox));
+    making->plan.surrender = (struct surrender_plan){
+        .open_files_max = request->limits.open_files_max,
+        .may_set_groups = making->identity.may_set_groups,
+        .uid = is_zygote(making) ? identity_uid(&making->identity) : SANDBOX_UID,
+        .gid = is_zygote(making) ? identity_gid(&making->identity) : SANDBOX_GID,
+        .filter = is_zygote(making) ? seccomp_zygote_filter() : seccomp_filter(),
+    };
+    if (is_zygote(making)) {
+        sandbox->zygote_uid = making->plan.surrender.uid;
+        return making->host->zygotes ? 0 : -EOPNOTSUPP;
+    }
+    sandbox->owner = making->identity.outside;
+    if (!request->zygote)
+        return 0;
+    making->zygote = slot_find(request->zygote);
+    if (!making->zygote || making->zygote->state != LIVE || !making->zygote->zygote_uid)
+        return -ESRCH;
+    sandbox->owner = making->zygote->zygote_uid;
+    return 0;
+}
+
 static int take_slot(struct making *making)
 {
-    struct sandbox *sandbox = slot_take();
-    if (!sandbox)
+    making->sandbox = slot_take();
+    if (!making->sandbox)
         return -EMFILE;
-    sandbox->mounted = making->message->request.mounts;
-    making->sandbox = sandbox;
-    making->plan.identity = identity_of(slot_of(sandbox));
+    making->sandbox->mounted = making->message->request.mounts;
     making->plan.init = making->host->init;
     making->plan.leave_session = making->host->terminal;
-    making->plan.open_files_max = making->message->request.limits.open_files_max;
     return 0;
 }
 
@@ -60,6 +93,18 @@ static int open_pipe(struct making *making, enum jail_answer_fd which, int *insi
         return -errno;
     *inside = pair[1];
     return give_end(making, which, pair[0]);
+}
+
+static int open_zygote_channel(struct making *making)
+{
+    int pair[2];
+    if (!is_zygote(making))
+        return 0;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    making->sandbox->channel = pair[0];
+    making->plan.channel = pair[1];
+    return 0;
 }
 
 static int open_channels(struct making *making)
@@ -97,7 +142,7 @@ static int clone_folders(struct making *making)
 
 static int take_tmp(struct making *making)
 {
-    const struct identity *identity = &making->plan.identity;
+    const struct identity *identity = &making->identity;
     int mount = tmp_volume_take(slot_of(making->sandbox), identity_uid(identity), identity_gid(identity),
                                 making->message->request.limits.tmp_bytes);
     if (mount < 0)
@@ -115,20 +160,22 @@ static int make_cgroup(struct making *making)
 
 static int spawn(struct making *making)
 {
-    pid_t pid = namespaces_spawn(making->host->template, making->plan.entry.into, making->plan.identity.outside,
-                                 &making->sandbox->pidfd);
+    struct sandbox *sandbox = making->sandbox;
+    int template = making->host->template, into = making->plan.entry.into;
+    pid_t pid = is_zygote(making) ? namespaces_spawn_zygote(template, into, &sandbox->pidfd)
+                                  : namespaces_spawn(template, into, sandbox->owner, &sandbox->pidfd);
     if (pid == 0)
         child_run(&making->plan);
     if (pid < 0)
         return pid;
-    making->sandbox->pid = pid;
+    sandbox->pid = pid;
     slot_close_fd(&making->plan.notes); /* so that its end shows as end of file */
     return 0;
 }
 
 static int map_ids(struct making *making)
 {
-    return identity_map(&making->plan.identity, making->sandbox->pid);
+    return is_zygote(making) ? 0 : identity_map(&making->identity, making->sandbox->pid);
 }
 
 static int prefer_for_oom(struct making *making)
@@ -159,7 +206,7 @@ static int attach_link(struct making *making)
         return error;
     making->sandbox->has_link = 1;
     snprintf(path, sizeof path, "/proc/%d/ns/net", making->sandbox->pid);
-    error = namespaces_be_owner(making->plan.identity.outside);
+    error = namespaces_be_owner(making->sandbox->owner);
     if (error)
         return error;
     int network = open(path, O_RDONLY | O_CLOEXEC);
@@ -176,6 +223,18 @@ static int let_go(struct making *making)
 {
     struct passed_note go = {0};
     return passing_send(making->notes, &go, NULL, 0);
+}
+
+/* The init shows that it runs by closing its end of the notes: before that nobody may look into it. */
+static int have_forked(struct making *making)
+{
+    if (!making->zygote)
+        return 0;
+    struct passed_note last;
+    int error = passing_receive(making->notes, &last, NULL, 0);
+    if (error != -ECHILD)
+        return error < 0 ? error : -EPROTO;
+    return zygotes_ask(making->zygote->channel, making->sandbox->pidfd, &making->plan);
 }
 
 static int receive_listeners(struct making *making)
@@ -198,6 +257,8 @@ static const struct {
     int (*run)(struct making *making);
 } STEPS[] = {
     {"taking a slot", take_slot},
+    {"finding the zygote", identify},
+    {"opening the zygote's channel", open_zygote_channel},
     {"opening channels", open_channels},
     {"cloning folders", clone_folders},     /* here: only the jail may see the service's folders */
     {"taking /tmp", take_tmp},
@@ -208,7 +269,8 @@ static const struct {
     {"opening handles", open_handles},
     {"attaching the network", attach_link},
     {"setting up inside", receive_listeners}, /* the child furnished itself meanwhile */
-    {"letting go", let_go},                   /* last: from here on the sandbox goes its own way */
+    {"letting go", let_go},                   /* from here on the sandbox goes its own way */
+    {"asking the zygote", have_forked},       /* last: what it forks needs all of the sandbox */
 };
 
 static void drop_making(struct making *making)
@@ -221,6 +283,7 @@ static void drop_making(struct making *making)
     slot_close_fd(&making->plan.control);
     slot_close_fd(&making->plan.output);
     slot_close_fd(&making->plan.telemetry);
+    slot_close_fd(&making->plan.channel);
     slot_close_fd(&making->plan.tmp);
     for (int i = 0; i < JAIL_MOUNT_POINTS; i++)
         slot_close_fd(&making->plan.folders[i]);
@@ -236,7 +299,7 @@ int create(const struct sandbox_host *host, const struct jail_message *message, 
            int fds[JAIL_ANSWER_FDS_MAX], struct sandbox **sandbox)
 {
     struct making making = {.host = host, .message = message, .notes = -1, .fds = fds};
-    making.plan = (struct child_plan){.notes = -1, .control = -1, .output = -1, .telemetry = -1, .tmp = -1, .init = -1};
+    making.plan = (struct child_plan){.notes = -1, .control = -1, .output = -1, .telemetry = -1, .tmp = -1, .init = -1, .channel = -1};
     making.plan.entry.into = -1;
     for (int i = 0; i < CGROUP_JOINS_MAX; i++)
         making.plan.entry.joins[i] = -1;

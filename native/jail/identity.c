@@ -3,6 +3,7 @@
 #include "identity.h"
 
 #include "files.h"
+#include "sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,6 +55,15 @@ struct identity identity_of(uint32_t slot)
         identity.outside = 1 + slot % available;
     }
     identity.outside_gid = identity.outside;
+    return identity;
+}
+
+struct identity identity_of_zygote(void)
+{
+    static uint32_t next;
+    struct identity identity = {.inside_uid = SANDBOX_UID, .inside_gid = SANDBOX_GID, .count = 1};
+    identity.outside = identity.outside_gid = base + SANDBOXES_MAX * IDS_PER_SLOT + next++ % ZYGOTE_IDS;
+    identity.may_set_groups = groups_allowed;
     return identity;
 }
 

@@ -12,6 +12,7 @@
 
 #define IDS_PER_SLOT 65536u
 #define ID_BASE_DEFAULT 0x20000000u
+#define ZYGOTE_IDS 65536u /* above those of all slots */
 
 struct identity {
     uint32_t inside_uid, inside_gid; /* first id of the map */
@@ -26,6 +27,10 @@ int identity_open(uint32_t id_base, int rootless);
 
 /* The ids of a slot; no two slots share any, unless identity_open returned 1. */
 struct identity identity_of(uint32_t slot);
+
+/* Ids of no slot, for a zygote; none gets those of one of the last ZYGOTE_IDS before it. They are in no sandbox's
+ * map, so nothing runs under them but that zygote. */
+struct identity identity_of_zygote(void);
 
 /* The function's ids as the jail sees them. */
 uid_t identity_uid(const struct identity *identity);

@@ -338,8 +338,12 @@ static void open_all(const struct options *options)
     degraded |= seccomp_filter() ? 0 : JAIL_NO_SECCOMP;
     open_tmp(options);
     open_egress(options);
+    /* An ordinary user's zygote would run as the jail itself does. */
+    features |= options->rootless || !seccomp_zygote_filter() ? 0 : JAIL_ZYGOTES;
+    degraded |= features & JAIL_ZYGOTES ? 0 : JAIL_NO_ZYGOTES;
     struct sandbox_host host = {.template = open_template(options->state), .egress = (features & JAIL_EGRESS_READY) != 0};
     host.terminal = leave_terminal();
+    host.zygotes = (features & JAIL_ZYGOTES) != 0;
     host.init = init_program_load(options->init);
     if (host.init < 0)
         fail("the init program", options->init, host.init);

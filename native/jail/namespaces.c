@@ -117,10 +117,10 @@ int namespaces_attach(int pidfd, int mount, const char *path)
     return error;
 }
 
-pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd)
+static pid_t spawn(int template, int into, uid_t owner, uint64_t more, int *pidfd)
 {
     struct clone_args wanted = {
-        .flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
+        .flags = more | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
         .pidfd = (uint64_t)(uintptr_t)pidfd,
         .exit_signal = SIGCHLD,
     };
@@ -138,4 +138,14 @@ pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd)
     namespaces_be_root();
     come_back();
     return error ? error : pid;
+}
+
+pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd)
+{
+    return spawn(template, into, owner, CLONE_NEWUSER | CLONE_NEWPID, pidfd);
+}
+
+pid_t namespaces_spawn_zygote(int template, int into, int *pidfd)
+{
+    return spawn(template, into, 0, 0, pidfd);
 }

@@ -23,6 +23,9 @@ int namespaces_attach(int pidfd, int mount, const char *path);
  * that root for all, one sandbox could use up what the host's own daemons need. Without effect when rootless. */
 pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd);
 
+/* The same in the jail's own user and pid namespaces: those of others can only be entered from above them. */
+pid_t namespaces_spawn_zygote(int template, int into, int *pidfd);
+
 /* Takes the owner's effective uid, and with it every right over the sandbox's user namespace, also those that root
  * of a confined host lacks (CAP_SYS_RESOURCE, CAP_SYS_PTRACE); the jail keeps its own. 0 or -errno. And back. */
 int namespaces_be_owner(uid_t owner);

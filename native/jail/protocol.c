@@ -63,7 +63,9 @@ static int check(const struct jail_message *message)
     unsigned mounts = (unsigned)__builtin_popcount(request->mounts);
     if (request->magic != JAIL_MAGIC || request->version != JAIL_VERSION)
         return -EPROTO;
-    if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~JAIL_EGRESS || mounts != message->fd_count)
+    if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~(JAIL_EGRESS | JAIL_ZYGOTE) || mounts != message->fd_count)
+        return -EINVAL;
+    if (request->zygote && (request->operation != JAIL_CREATE || request->flags & JAIL_ZYGOTE))
         return -EINVAL;
     switch (request->operation) {
     case JAIL_HELLO:

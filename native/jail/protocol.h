@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define JAIL_MAGIC 0x4b4c4a53u
-#define JAIL_VERSION 1
+#define JAIL_VERSION 2
 #define JAIL_REQUEST_FDS_MAX 4
 #define JAIL_ANSWER_FDS_MAX 16
 #define JAIL_STAGE_BYTES 64
@@ -29,6 +29,7 @@ enum jail_mount_point { JAIL_TASK, JAIL_OPT, JAIL_RUNTIME, JAIL_LANG, JAIL_MOUNT
 
 /* Bits of jail_request.flags. */
 #define JAIL_EGRESS 1u
+#define JAIL_ZYGOTE 2u /* CREATE: it will hold a zygote, and no function ever */
 
 struct jail_limits {
     uint64_t memory_bytes;
@@ -48,6 +49,7 @@ struct jail_request {
     struct jail_limits limits;
     uint32_t mounts;
     uint32_t flags;
+    uint64_t zygote; /* CREATE: handle of the one that is to fork the process of this sandbox, or 0 */
 };
 
 /* Bits of jail_answer.fds; descriptors follow in this order. */
@@ -76,6 +78,7 @@ enum jail_answer_fd {
 #define JAIL_FREEZE_V1 0x08u   /* freezer.state */
 #define JAIL_EGRESS_READY 0x10u
 #define JAIL_ROOTLESS 0x20u
+#define JAIL_ZYGOTES 0x40u   /* JAIL_ZYGOTE can be had */
 
 /* Bits of jail_answer.degraded (HELLO): what this host cannot enforce. */
 #define JAIL_NO_MEMORY_LIMIT 0x001u
@@ -87,6 +90,7 @@ enum jail_answer_fd {
 #define JAIL_SHARED_UID 0x040u
 #define JAIL_NO_SECCOMP 0x080u
 #define JAIL_NO_MEMORY_PEAK 0x100u
+#define JAIL_NO_ZYGOTES 0x200u
 
 struct jail_answer {
     uint32_t magic;
@@ -103,7 +107,7 @@ struct jail_answer {
     char stage[JAIL_STAGE_BYTES]; /* on failure: the step that failed, NUL-terminated */
 };
 
-_Static_assert(sizeof(struct jail_request) == 64, "the request record has a fixed size");
+_Static_assert(sizeof(struct jail_request) == 72, "the request record has a fixed size");
 _Static_assert(sizeof(struct jail_answer) == 112, "the answer record has a fixed size");
 
 struct jail_message {

@@ -5,7 +5,6 @@
 #include "cgroup.h"
 #include "create.h"
 #include "egress.h"
-#include "identity.h"
 #include "mounts.h"
 #include "namespaces.h"
 #include "slots.h"
@@ -61,6 +60,7 @@ static int remove_remains(struct sandbox *sandbox)
     if (sandbox->has_link)
         egress_give(&sandbox->link);
     slot_close_fd(&sandbox->pidfd);
+    slot_close_fd(&sandbox->channel);
     uint64_t id = sandbox->destroy_id, handle = sandbox->handle;
     slot_free(sandbox);
     if (id)
@@ -86,8 +86,9 @@ static void kill_all_in(const struct sandbox *sandbox)
 
 static void start_end(struct sandbox *sandbox)
 {
-    if (sandbox->state == LIVE && sandbox->pid)
+    if (sandbox->state == LIVE && (sandbox->pid || sandbox->zygote_uid)) /* a zygote's init is no PID 1 */
         kill_all_in(sandbox);
+    slot_close_fd(&sandbox->channel); /* what a zygote has begun it ends by itself */
     slots_dying += sandbox->state == LIVE;
     sandbox->state = DYING;
     reap(sandbox);
@@ -165,17 +166,12 @@ void sandbox_create(const struct jail_message *message, struct jail_answer *answ
 
 /* --- changing ---------------------------------------------------------------------------------------------------- */
 
-static uid_t owner_of(const struct sandbox *sandbox)
-{
-    return identity_of(slot_of(sandbox)).outside;
-}
-
 static int attach_one(const struct sandbox *sandbox, int folder, int point)
 {
     int mount = namespaces_clone_folder(folder);
     if (mount < 0)
         return mount;
-    int error = namespaces_be_owner(owner_of(sandbox));
+    int error = namespaces_be_owner(sandbox->owner);
     if (!error) {
         error = namespaces_attach(sandbox->pidfd, mount, MOUNT_POINTS[point]);
         namespaces_be_root();
@@ -215,7 +211,7 @@ void sandbox_limit(const struct jail_message *message, struct jail_answer *answe
     if (!answer->status)
         answer->status = tmp_volume_resize(slot_of(sandbox), limits->tmp_bytes);
     if (!answer->status)
-        answer->status = namespaces_be_owner(owner_of(sandbox));
+        answer->status = namespaces_be_owner(sandbox->owner);
     if (answer->status)
         return;
     answer->status = prlimit(sandbox->pid, RLIMIT_NOFILE, &files, NULL) < 0 ? -errno : 0;

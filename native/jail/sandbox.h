@@ -14,6 +14,7 @@ struct sandbox_host {
     int init;     /* program */
     int egress;   /* whether links can be had */
     int terminal; /* whether the jail still has one */
+    int zygotes;  /* whether there may be any */
 };
 
 void sandbox_open(const struct sandbox_host *host);

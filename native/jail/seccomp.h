@@ -13,4 +13,8 @@
 /* Prebuilt BPF for this architecture; static storage, never fails. */
 const struct sock_fprog *seccomp_filter(void);
 
+/* The same with what a zygote needs to send its children into sandboxes (the rules marked ZYGOTE); each of them
+ * installs seccomp_filter() on top. */
+const struct sock_fprog *seccomp_zygote_filter(void);
+
 #endif

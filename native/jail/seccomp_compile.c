@@ -1,4 +1,4 @@
-/* Build-time program: turns seccomp_rules.h into BPF, printed as C initialisers.
+/* Build-time program: turns seccomp_rules.h into BPF, printed as C initialisers; with "zygote" into that of zygotes.
  *
  * The program checks the architecture, then finds the call by binary search over
  * ranges of numbers with the same answer: seven or eight steps, where a list
@@ -59,6 +59,7 @@
 #define PROGRAM_MAX BPF_MAXINSNS
 #define ALLOWED SECCOMP_RET_ALLOW
 #define ANSWER(error) (SECCOMP_RET_ERRNO | ((error) & SECCOMP_RET_DATA))
+#define ZYGOTE_MAY 0xffff0000U /* no answer of the kernel's: allowed in the zygotes' program, else the errno below */
 
 /* --- checks on arguments ----------------------------------------------------- */
 
@@ -147,6 +148,7 @@ struct rule {
 #define ALLOW(name) {#name, NUMBER(__NR_##name), ALLOWED, NULL},
 #define DENY(name, error) {#name, NUMBER(__NR_##name), ANSWER(error), NULL},
 #define WHEN(name, check, error) {#name, NUMBER(__NR_##name), ANSWER(error), #check},
+#define ZYGOTE(name, error) {#name, NUMBER(__NR_##name), ZYGOTE_MAY | (error), NULL},
 
 static const struct rule RULES[] = {
 #include "seccomp_rules.h"
@@ -206,11 +208,20 @@ static void add_range(uint32_t first, uint32_t answer, const struct check *check
     ranges[range_count++] = (struct range){first, answer, check};
 }
 
-static void make_ranges(void)
+static uint32_t answer_of(const struct rule *rule, int for_zygotes)
+{
+    if (!rule)
+        return ANSWER(ENOSYS);
+    if ((rule->answer & ZYGOTE_MAY) != ZYGOTE_MAY)
+        return rule->answer;
+    return for_zygotes ? ALLOWED : ANSWER(rule->answer);
+}
+
+static void make_ranges(int for_zygotes)
 {
     for (uint32_t number = 0; number < RULES_MAX; number++) {
         const struct rule *rule = by_number[number];
-        add_range(number, rule ? rule->answer : ANSWER(ENOSYS), find_check(rule));
+        add_range(number, answer_of(rule, for_zygotes), find_check(rule));
     }
     add_range(RULES_MAX, ANSWER(ENOSYS), NULL);
 }
@@ -283,10 +294,10 @@ static void emit_all(void)
     emit_search(0, range_count);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     sort_rules();
-    make_ranges();
+    make_ranges(argc == 2 && strcmp(argv[1], "zygote") == 0);
     emit_all();
     printf("/* Written by seccomp_compile.c: %u instructions, %u ranges. */\n", length, range_count);
     for (uint32_t i = 0; i < length; i++)

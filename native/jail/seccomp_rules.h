@@ -5,6 +5,8 @@
  *   DENY(name, error)           refused with that errno
  *   WHEN(name, check, error)    allowed when the check (by that name in
  *                               seccomp_compile.c) passes, else that errno
+ *   ZYGOTE(name, error)         as DENY, but a zygote itself may: its children
+ *                               enter sandboxes by it, and lose it there
  * A call listed nowhere answers ENOSYS, as an older kernel would: libraries fall
  * back. Calls with a newer variant behind a pointer that no filter can look
  * through (clone3) answer ENOSYS as well, so that libc takes the older one.
@@ -64,7 +66,7 @@ ALLOW(get_mempolicy) ALLOW(set_mempolicy) ALLOW(mbind)
 /* Processes and threads. New namespaces, user namespaces first, are where most
  * local root exploits begin. */
 WHEN(clone, no_new_namespace, EPERM)
-DENY(clone3, ENOSYS) /* its flags hide behind a pointer; libc falls back to clone */
+ZYGOTE(clone3, ENOSYS) /* its flags hide behind a pointer; libc falls back to clone */
 ALLOW(fork) ALLOW(vfork) ALLOW(execve) ALLOW(execveat) ALLOW(exit) ALLOW(exit_group) ALLOW(wait4)
 ALLOW(waitid) ALLOW(kill) ALLOW(tkill) ALLOW(tgkill) ALLOW(pidfd_open) ALLOW(pidfd_send_signal)
 ALLOW(set_tid_address) ALLOW(set_robust_list) ALLOW(get_robust_list) ALLOW(rseq)
@@ -126,7 +128,7 @@ DENY(memfd_secret, ENOSYS)
 DENY(io_uring_setup, ENOSYS) DENY(io_uring_enter, ENOSYS) DENY(io_uring_register, ENOSYS)
 
 /* Refused: namespaces and mounts, old interface and new. */
-DENY(unshare, EPERM) DENY(setns, EPERM) DENY(mount, EPERM) DENY(umount2, EPERM)
+DENY(unshare, EPERM) ZYGOTE(setns, EPERM) DENY(mount, EPERM) DENY(umount2, EPERM)
 DENY(pivot_root, EPERM) DENY(chroot, EPERM) DENY(open_tree, EPERM) DENY(move_mount, EPERM)
 DENY(fsopen, EPERM) DENY(fsconfig, EPERM) DENY(fsmount, EPERM) DENY(fspick, EPERM)
 DENY(mount_setattr, EPERM) DENY(statmount, EPERM) DENY(listmount, EPERM)

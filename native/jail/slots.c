@@ -25,7 +25,7 @@ struct sandbox *slot_take(void)
         struct sandbox *sandbox = &slots[last_slot];
         if (sandbox->state != FREE)
             continue;
-        *sandbox = (struct sandbox){.state = LIVE, .pidfd = -1, .handle = ++generation << 32 | last_slot};
+        *sandbox = (struct sandbox){.state = LIVE, .pidfd = -1, .channel = -1, .handle = ++generation << 32 | last_slot};
         slots_taken++;
         return sandbox;
     }

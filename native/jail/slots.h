@@ -15,6 +15,9 @@ struct sandbox {
     uint64_t destroy_id; /* request to answer when it is gone; 0: nobody asked */
     pid_t pid;           /* of the init, until reaped; then 0 */
     int pidfd;
+    int channel;         /* of a zygote: where it takes requests; else -1 */
+    uid_t owner;         /* of its user namespace: the slot's own, or the zygote's that forks into it */
+    uid_t zygote_uid;    /* of a zygote: what it runs as, else 0 */
     int has_tmp, has_link, has_cgroup;
     uint32_t mounted; /* bits of mount points in use */
     struct egress_link link;

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.app.native import zygote_module
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.packaging.bytecode import ByteCode
@@ -58,7 +59,11 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     await queue.recover()
     credentials = StoredCredentials(metadata_database, sealer, clock)
     await credentials.start(settings.account, given=_given_key(settings))
-    runtimes = RuntimeCatalog(Path(settings.lang_dir or data / "lang"), data / "runtimes")
+    runtimes = RuntimeCatalog(
+        Path(settings.lang_dir or data / "lang"),
+        data / "runtimes",
+        zygote_module() if settings.zygotes else None,
+    )
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=SqlRecords(metadata_database),

@@ -60,7 +60,7 @@ class _Rooms(Collector):
 
 
 _PROCESS_GAUGES = frozenset({"processes", "in_flight"})
-_WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb"})
+_WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb", "zygotes"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})
 
 

@@ -26,3 +26,13 @@ def native_directory() -> Path:
             return candidate
     looked = ", ".join(str(candidate) for candidate in candidates)
     raise NativeMissing(f"stoker's native programs are not in {looked}; build them with: make -C native")
+
+
+def zygote_module() -> Path | None:
+    """The native module by which a Python runtime forks into sandboxes, where it is built.
+
+    Raises:
+        NativeMissing: the programs are not there.
+    """
+    module = native_directory() / "stoker-zygote.so"
+    return module if module.exists() else None

@@ -57,11 +57,13 @@ def wire_rooms(
     driver: SandboxDriver,
     logs: LogStore,
     serve_service_api: ServeServiceApi,
+    *,
+    zygotes: bool,
 ) -> Rooms:
-    """Make every room; nothing is started yet."""
+    """Make every room; nothing is started yet. ``zygotes``: whether there are to be any."""
     data = Path(settings.data)
     runtimes = cellar.runtimes
-    worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api)
+    worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api, zygotes)
     workers = {worker.worker_id: worker}
     limits = PoolLimits(idle_timeout_s=float(settings.idle_timeout_s))
     manager = LocalWorkerManager(workers, DensePacking(), clock, limits=limits)
@@ -107,6 +109,7 @@ def _worker(
     logs: LogStore,
     runtimes: RuntimeCatalog,
     serve_service_api: ServeServiceApi,
+    zygotes: bool,
 ) -> WorkerAgent:
     def session_credentials(function: FunctionVersion) -> Credential:
         return cellar.credentials.issue_session(
@@ -123,6 +126,7 @@ def _worker(
             egress=settings.egress,
             pool_memory_mb=settings.pool_memory_mb,
             pool_runtimes=tuple(settings.pool_runtimes.replace(",", " ").split()),
+            zygotes=zygotes,
             pool_makers=max(1, (os.cpu_count() or 1) // 2),
         ),
         driver=driver,

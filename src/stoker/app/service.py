@@ -75,7 +75,15 @@ class Service:
         stack.push_async_callback(self._dns.close)
         self._info = await driver.start()
         stack.push_async_callback(driver.close)
-        rooms = wire_rooms(settings, cellar, self._clock, driver, logs, self._serve_service_api)
+        rooms = wire_rooms(
+            settings,
+            cellar,
+            self._clock,
+            driver,
+            logs,
+            self._serve_service_api,
+            zygotes=settings.zygotes and self._info.zygotes,
+        )
         await asyncio.to_thread(rooms.runtimes.available)
         await _start_rooms(rooms, stack)
         await self._listen(self._offer(cellar, rooms, logs), cellar, rooms, stack)

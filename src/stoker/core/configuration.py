@@ -68,6 +68,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pool_runtimes: Annotated[
         str, _text("runtimes pre-warmed before their first use, such as 'python3.11, nodejs20.x'")
     ] = ""
+    zygotes: Annotated[
+        bool,
+        _text("pre-warmed Python sandboxes are forked from one process and share memory and address layout"),
+    ] = False
     account_concurrency: Annotated[int, _number("invocations at one time in an account and region", ge=1)] = (
         1000
     )

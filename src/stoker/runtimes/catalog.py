@@ -13,7 +13,14 @@ import msgspec
 
 from stoker.core.errors import StokerError
 from stoker.runtimes.identifiers import RUNTIMES, Runtime
-from stoker.runtimes.interpreters import BOOTSTRAPS, LANG_MOUNT, Interpreter, find, prepare_bootstrap
+from stoker.runtimes.interpreters import (
+    BOOTSTRAPS,
+    LANG_MOUNT,
+    ZYGOTE_MODULE,
+    Interpreter,
+    find,
+    prepare_bootstrap,
+)
 
 TASK_MOUNT = "/var/task"
 OPT_MOUNT = "/opt"
@@ -56,6 +63,8 @@ class RuntimePlan(msgspec.Struct, frozen=True):
     mounts: Mapping[str, Path]
     """Folders of the host by their place in the sandbox: /var/runtime, /var/lang. Read-only."""
     working_directory: str = TASK_MOUNT
+    forks: bool = False
+    """Whether it can be a zygote: with ``environment.zygote_environment`` it forks into sandboxes."""
 
 
 class AvailableRuntime(msgspec.Struct, frozen=True):
@@ -73,11 +82,18 @@ class RuntimeCatalog:
 
     ``lang_dir`` may hold further interpreters, one folder per identifier (``nodejs22.x/bin/node``,
     ``python3.13/bin/python3.13``). ``prepared_dir`` is a folder of Stoker's own for compiled bootstraps.
+    ``zygote_module`` is the native module by which Python forks into sandboxes; it needs ``prepared_dir``.
     """
 
-    def __init__(self, lang_dir: Path | None = None, prepared_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        lang_dir: Path | None = None,
+        prepared_dir: Path | None = None,
+        zygote_module: Path | None = None,
+    ) -> None:
         self._lang_dir = lang_dir
         self._prepared_dir = prepared_dir
+        self._zygote_module = zygote_module
         self._found: dict[str, tuple[Interpreter, Path] | None] = {}
         self._looking = threading.Lock()
 
@@ -125,9 +141,10 @@ class RuntimeCatalog:
         if interpreter.lang_folder is not None:
             mounts[LANG_MOUNT] = interpreter.lang_folder
         argv = _argv(known, interpreter, memory_mb)
+        forks = (bootstrap / ZYGOTE_MODULE).exists()
         if exec_wrapper:
             argv = ("/bin/sh", "-c", _WRAPPER_SCRIPT, "bootstrap", exec_wrapper, *argv)
-        return RuntimePlan(runtime, argv, _base_environment(known), mounts)
+        return RuntimePlan(runtime, argv, _base_environment(known), mounts, forks=forks)
 
     def _interpreter(self, runtime: Runtime) -> tuple[Interpreter, Path] | None:
         if runtime.name not in self._found:
@@ -143,7 +160,9 @@ class RuntimeCatalog:
         interpreter = find(runtime, self._lang_dir)
         if interpreter is None:
             return None
-        return interpreter, prepare_bootstrap(runtime.family, interpreter, self._prepared_dir)
+        return interpreter, prepare_bootstrap(
+            runtime.family, interpreter, self._prepared_dir, self._zygote_module
+        )
 
     def _how_to_get(self, runtime: Runtime) -> str:
         lang = f"{self._lang_dir or 'LANG_DIR'}/{runtime.name}"

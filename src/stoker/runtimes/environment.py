@@ -16,6 +16,9 @@ RUNTIME_API_ADDRESS = "127.0.0.1:9001"
 POOLED = "STOKER_POOLED"
 """Set in the environment a pre-started runtime is launched with; it is gone once a function is assigned."""
 
+ZYGOTE = "zygote"
+"""Its value where the runtime is to fork into pooled sandboxes instead of being one's own."""
+
 FORCE_FRESH_PROCESS = frozenset(
     {"AWS_LAMBDA_EXEC_WRAPPER", "GCONV_PATH", "LANG", "LANGUAGE", "LOCPATH", "OPENSSL_CONF", "TZ"}
 )
@@ -102,6 +105,11 @@ def pooled_environment(base: Mapping[str, str]) -> dict[str, str]:
     ``base``, the runtime plan's, comes first as in ``function_environment``: what stays keeps its place.
     """
     return {**base, "AWS_LAMBDA_RUNTIME_API": RUNTIME_API_ADDRESS, POOLED: "1"}
+
+
+def zygote_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """What a zygote is launched with, and so what its children wait with."""
+    return {**pooled_environment(base), POOLED: ZYGOTE}
 
 
 def needs_fresh_process(variables: Iterable[str], runtime: str = "") -> bool:

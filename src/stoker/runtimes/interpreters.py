@@ -19,6 +19,9 @@ LANG_MOUNT = "/var/lang"
 HOST_FOLDERS = (Path("/usr/local/bin"), Path("/usr/bin"))
 """Where a sandbox sees the host's own programs; nothing outside /usr is there."""
 
+ZYGOTE_MODULE = "stoker_zygote.abi3.so"
+"""Beside the Python bootstrap; the suffix keeps it from interpreters of another object layout."""
+
 BOOTSTRAPS = Path(__file__).parent / "bootstraps"
 
 _PROBE_TIMEOUT_S = 20.0
@@ -88,17 +91,21 @@ def _matches(runtime: Runtime, version: str) -> bool:
     return _node_major(runtime) == major
 
 
-def prepare_bootstrap(family: str, interpreter: Interpreter, prepared_dir: Path | None) -> Path:
+def prepare_bootstrap(
+    family: str, interpreter: Interpreter, prepared_dir: Path | None, zygote_module: Path | None = None
+) -> Path:
     """The folder to mount at /var/runtime, made ready for the interpreter: compiled, or in one file.
 
     Without ``prepared_dir`` the packaged folder is used as it is, and each start pays for that.
+    ``zygote_module`` goes along with Python's.
     """
     source = BOOTSTRAPS / family
     if prepared_dir is None:
         return source
     # Compiled Python belongs to one version; the bundle for Node.js is the same for all.
     version = interpreter.version if family == "python" else "all"
-    target = prepared_dir / f"{family}-{version}-{_fingerprint(source)}"
+    module = zygote_module if family == "python" else None
+    target = prepared_dir / f"{family}-{version}-{_fingerprint(source, module)}"
     if target.is_dir():
         return target
     building = prepared_dir / f".building-{os.getpid()}-{target.name}"
@@ -106,6 +113,8 @@ def prepare_bootstrap(family: str, interpreter: Interpreter, prepared_dir: Path 
     if family == "python":
         shutil.copytree(source, building, ignore=shutil.ignore_patterns("__pycache__"))
         _compile(interpreter.path_on_host, building)
+        if module is not None:
+            shutil.copyfile(module, building / ZYGOTE_MODULE)
     else:
         building.mkdir(parents=True)
         (building / "bootstrap.cjs").write_text(bundle_nodejs(source), "utf-8")
@@ -117,8 +126,8 @@ def prepare_bootstrap(family: str, interpreter: Interpreter, prepared_dir: Path 
     return target
 
 
-def _fingerprint(folder: Path) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(folder: Path, module: Path | None) -> str:
+    digest = hashlib.sha256(module.read_bytes() if module is not None else b"")
     for path in sorted(each for each in folder.rglob("*") if each.suffix in (".py", ".cjs")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

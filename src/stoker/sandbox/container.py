@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stoker.core.errors import SandboxCreateError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
-from stoker.sandbox.container_protocol import Answer, Handle, Operation
+from stoker.sandbox.container_protocol import Answer, Feature, Handle, Operation
 from stoker.sandbox.container_sandbox import ContainerSandbox
 from stoker.sandbox.dns_forwarder import DnsSockets
 from stoker.sandbox.driver import DriverInfo, MountPoint, SandboxSpec
@@ -40,6 +40,7 @@ class ContainerDriver:
         self._sandboxes: set[ContainerSandbox] = set()
         self._closed = False
         self._degraded: tuple[str, ...] = ()
+        self._features = Feature(0)
         self._dns_sockets: DnsSockets | None = None
 
     @property
@@ -56,7 +57,7 @@ class ContainerDriver:
         if self._connection is None:
             _allow_many_descriptors()
             await self._hello()
-        return DriverInfo("container", self._degraded)
+        return DriverInfo("container", self._degraded, bool(self._features & Feature.ZYGOTES))
 
     async def create(self, spec: SandboxSpec) -> ContainerSandbox:
         """Make an empty sandbox with its mounts.
@@ -90,6 +91,7 @@ class ContainerDriver:
             raise
         self._connection = connection
         self._degraded = answer.degraded
+        self._features = answer.features
         self._take_dns(answer)
         self._connected.set()
 
@@ -140,10 +142,16 @@ class ContainerDriver:
 
     async def _create(self, spec: SandboxSpec) -> ContainerSandbox:
         connection = await self._jail()
+        zygote = self._zygote(spec.zygote)
         folders = _open_folders(spec.mounts)
         try:
             answer = await connection.request(
-                Operation.CREATE, limits=spec.limits, folders=folders, egress=spec.egress
+                Operation.CREATE,
+                limits=spec.limits,
+                folders=folders,
+                egress=spec.egress,
+                is_zygote=spec.is_zygote,
+                zygote=zygote.handle if zygote else 0,
             )
         except JailUnavailable as problem:
             raise SandboxCreateError(str(problem)) from problem
@@ -152,11 +160,19 @@ class ContainerDriver:
                 os.close(fd)
         if answer.status:
             raise SandboxCreateError(f"{answer.stage or 'creating'}: {os.strerror(-answer.status)}")
-        sandbox = ContainerSandbox(spec, answer, connection, self._sandboxes.discard)
+        sandbox = ContainerSandbox(spec, answer, connection, self._sandboxes.discard, zygote)
         self._sandboxes.add(sandbox)
         if connection.closed:  # between the answer and now
             sandbox.jail_lost()
         return sandbox
+
+    def _zygote(self, sandbox_id: str) -> ContainerSandbox | None:
+        if not sandbox_id:
+            return None
+        for sandbox in self._sandboxes:
+            if sandbox.sandbox_id == sandbox_id and sandbox.is_zygote:
+                return sandbox
+        raise SandboxCreateError("the zygote is gone")
 
 
 def _open_folders(mounts: Mapping[MountPoint, Path]) -> dict[MountPoint, int]:

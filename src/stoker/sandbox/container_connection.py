@@ -72,6 +72,8 @@ class JailConnection:
         limits: SandboxLimits | None = None,
         folders: dict[MountPoint, int] | None = None,
         egress: bool = False,
+        is_zygote: bool = False,
+        zygote: int = 0,
     ) -> Answer:
         """Send one request and wait for its answer. ``folders`` stay open until then and are the caller's.
 
@@ -86,7 +88,14 @@ class JailConnection:
         points = tuple(point for point in MOUNT_ORDER if folders and point in folders)
         fds = [folders[point] for point in points] if folders else []
         record = encode_request(
-            operation, request_id, sandbox=sandbox, limits=limits, mounts=points, egress=egress
+            operation,
+            request_id,
+            sandbox=sandbox,
+            limits=limits,
+            mounts=points,
+            egress=egress,
+            is_zygote=is_zygote,
+            zygote=zygote,
         )
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[request_id] = future

@@ -23,6 +23,7 @@ class MemoryMeter:
         self._event_fd = handles.get(Handle.OOM_EVENT)
         self._on_out_of_memory = on_out_of_memory
         self._peak_bytes = 0
+        self._shared_bytes = 0
         self._oom_kills = 0
         self._looks: list[asyncio.TimerHandle] = []
         self._loop = asyncio.get_running_loop()
@@ -33,7 +34,11 @@ class MemoryMeter:
         """The largest use so far; where only the current use is known, the largest seen."""
         fd = self._peak_fd if self._peak_fd is not None else self._current_fd
         self._peak_bytes = max(self._peak_bytes, _number(_read(fd)))
-        return self._peak_bytes
+        return self._peak_bytes + self._shared_bytes if self._peak_bytes else 0
+
+    def share(self, shared_bytes: int) -> None:
+        """Pages of a zygote that the process inside uses: the kernel charges them to the zygote alone."""
+        self._shared_bytes = shared_bytes
 
     def current_bytes(self) -> int:
         """Memory in use now."""

@@ -11,16 +11,17 @@ import msgspec
 from stoker.sandbox.driver import MountPoint, SandboxLimits
 
 MAGIC = 0x4B4C4A53
-VERSION = 1
+VERSION = 2
 CPU_PERIOD_US = 100_000
 MEBIBYTE = 1 << 20
 
-_REQUEST = struct.Struct("<IHHQQQQIIIIII")
+_REQUEST = struct.Struct("<IHHQQQQIIIIIIQ")
 _ANSWER = struct.Struct("<IHHQiIQIIII64s")
 
 ANSWER_BYTES = _ANSWER.size
 ANSWER_FDS_MAX = 16
 EGRESS_FLAG = 1
+ZYGOTE_FLAG = 2
 
 
 class Operation(enum.IntEnum):
@@ -63,6 +64,7 @@ class Feature(enum.IntFlag):
     FREEZE_V1 = 0x08
     EGRESS_READY = 0x10
     ROOTLESS = 0x20
+    ZYGOTES = 0x40
 
 
 DEGRADED = (
@@ -75,6 +77,7 @@ DEGRADED = (
     "all sandboxes share one uid: no range of ids (newuidmap and /etc/subuid bring one)",
     "system calls are not filtered: no filter for this architecture",
     "the largest memory use is unknown: the kernel does not record it (cgroup v2 needs 5.19)",
+    "pre-warmed Python sandboxes share no memory: no zygotes (root brings them)",
 )
 """Words for the bits of an answer's ``degraded``, lowest first."""
 
@@ -107,8 +110,13 @@ def encode_request(
     limits: SandboxLimits | None = None,
     mounts: tuple[MountPoint, ...] = (),
     egress: bool = False,
+    is_zygote: bool = False,
+    zygote: int = 0,
 ) -> bytes:
-    """One request record; the folders of ``mounts`` travel beside it in MOUNT_ORDER."""
+    """One request record; the folders of ``mounts`` travel beside it in MOUNT_ORDER.
+
+    ``zygote`` is the handle of the one that is to fork the process of a new sandbox.
+    """
     quota_us = _cpu_quota_us(limits) if limits else 0
     return _REQUEST.pack(
         MAGIC,
@@ -123,7 +131,8 @@ def encode_request(
         limits.pids_max if limits else 0,
         limits.open_files_max if limits else 0,
         sum(1 << MOUNT_ORDER.index(point) for point in mounts),
-        EGRESS_FLAG if egress else 0,
+        (EGRESS_FLAG if egress else 0) | (ZYGOTE_FLAG if is_zygote else 0),
+        zygote,
     )
 
 

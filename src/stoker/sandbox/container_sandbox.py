@@ -42,6 +42,7 @@ class ContainerSandbox:
         answer: Answer,
         jail: JailConnection,
         on_gone: Callable[["ContainerSandbox"], None],
+        zygote: "ContainerSandbox | None" = None,
     ) -> None:
         handles = answer.handles
         self.sandbox_id = spec.sandbox_id
@@ -51,7 +52,9 @@ class ContainerSandbox:
         self.telemetry = handles[Handle.TELEMETRY]
         self.telemetry_fd_inside = TELEMETRY_FD_INSIDE
         self._pidfd = handles[Handle.PIDFD]
-        self._handle = answer.sandbox
+        self.handle = answer.sandbox
+        self.is_zygote = spec.is_zygote
+        self._zygote = zygote
         self._jail: JailConnection | None = jail
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
@@ -59,7 +62,8 @@ class ContainerSandbox:
         self._freezer = Freezer(handles, self._control, self.kill)
         self._memory = MemoryMeter(handles, self._on_out_of_memory)
         self._report: Report | None = None
-        self._started: asyncio.Future[Report] | None = None
+        # What a zygote forks into it takes the launched process's place.
+        self._started: asyncio.Future[Report] | None = self._loop.create_future() if zygote else None
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._removal: asyncio.Task[None] | None = None
         self._loop.add_reader(self._pidfd, self._on_end)
@@ -103,6 +107,23 @@ class ContainerSandbox:
         report = await self._started
         if report.kind is not ReportKind.STARTED:
             raise SandboxError(f"{launch.argv[0]}: {os.strerror(report.value)}")
+
+    async def forked(self) -> None:
+        """Wait until the zygote's child runs inside.
+
+        Raises:
+            SandboxError: it could not be forked, or nobody was asked to.
+            SandboxDied: the sandbox, or the zygote, is gone.
+        """
+        if self._zygote is None or self._started is None:
+            raise SandboxError("no zygote was asked to fork into this sandbox")
+        await asyncio.wait((self._started, self._zygote._ended), return_when=asyncio.FIRST_COMPLETED)
+        if not self._started.done():
+            raise SandboxDied("the zygote ended before it forked")
+        report = await self._started
+        if report.kind is not ReportKind.STARTED:
+            raise SandboxError(f"forking: {os.strerror(report.value)}")
+        self._memory.share(self._zygote.memory_current_bytes())
 
     def freeze(self) -> None:
         """Ask the kernel to freeze everything inside; what does not freeze within the deadline is killed."""
@@ -160,7 +181,7 @@ class ContainerSandbox:
         if self._jail is not None:
             try:
                 await asyncio.wait_for(
-                    self._jail.request(Operation.DESTROY, sandbox=self._handle), DESTROY_WAIT_S
+                    self._jail.request(Operation.DESTROY, sandbox=self.handle), DESTROY_WAIT_S
                 )
             except (JailUnavailable, TimeoutError):
                 self._jail = None
@@ -180,7 +201,7 @@ class ContainerSandbox:
         if self._jail is None:
             raise SandboxDied("the jail that made this sandbox is gone")
         try:
-            answer = await self._jail.request(operation, sandbox=self._handle, limits=limits, folders=folders)
+            answer = await self._jail.request(operation, sandbox=self.handle, limits=limits, folders=folders)
         except JailUnavailable as problem:
             raise SandboxDied(str(problem)) from problem
         if answer.status:

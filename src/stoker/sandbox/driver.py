@@ -42,12 +42,18 @@ class SandboxLimits(msgspec.Struct, frozen=True):
 
 
 class SandboxSpec(msgspec.Struct, frozen=True):
-    """An empty sandbox: its limits, the folders mounted from the start, and whether it may reach out."""
+    """An empty sandbox: its limits, the folders mounted from the start, and whether it may reach out.
+
+    A zygote's sandbox is for a process that forks itself into others, and for nothing else. ``zygote`` is the
+    sandbox_id of the one that is asked to fork into this one: ``forked`` then takes the place of ``launch``.
+    """
 
     sandbox_id: str
     limits: SandboxLimits
     mounts: Mapping[MountPoint, Path] = {}
     egress: bool = False
+    is_zygote: bool = False
+    zygote: str = ""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -71,6 +77,8 @@ class DriverInfo(msgspec.Struct, frozen=True):
 
     name: str
     degraded: tuple[str, ...] = ()
+    zygotes: bool = False
+    """Whether ``SandboxSpec.is_zygote`` can be had."""
 
 
 class Sandbox(Protocol):
@@ -114,6 +122,10 @@ class Sandbox(Protocol):
 
     async def launch(self, launch: Launch) -> None:
         """Start the runtime process. Legal once."""
+        ...
+
+    async def forked(self) -> None:
+        """Wait until the process that a zygote was asked for runs; for a spec with ``zygote`` only."""
         ...
 
     def freeze(self) -> None:

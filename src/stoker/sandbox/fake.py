@@ -50,7 +50,7 @@ class FakeDriver:
 
     async def start(self) -> DriverInfo:
         """Nothing to connect to."""
-        return DriverInfo("fake", ("nothing is isolated: the fake driver is for tests",))
+        return DriverInfo("fake", ("nothing is isolated: the fake driver is for tests",), zygotes=True)
 
     async def create(self, spec: SandboxSpec) -> "FakeSandbox":
         """Make a sandbox, or fail as scripted. Folders must exist, as for a real driver."""
@@ -79,6 +79,7 @@ class FakeSandbox:
         self.limits = spec.limits
         self.mounts: dict[MountPoint, Path] = dict(spec.mounts)
         self.launched: Launch | None = None
+        self._fork = _forked_launch(driver, spec)
         self.frozen = False
         self.runtime_api = _listen()
         self.service_api = _listen()
@@ -136,6 +137,12 @@ class FakeSandbox:
         self._running = asyncio.create_task(self._run(launch))
         if self._driver.script.kill_after_s is not None:
             asyncio.get_running_loop().call_later(self._driver.script.kill_after_s, self.kill)
+
+    async def forked(self) -> None:
+        """Run the program of the zygote that was named, if it lives."""
+        if self._fork is None:
+            raise SandboxError("no zygote was asked to fork into this sandbox")
+        await self.launch(self._fork)
 
     def freeze(self) -> None:
         """Programs stop at their next ``breathe``."""
@@ -200,6 +207,16 @@ class FakeSandbox:
             raise SandboxDied(f"sandbox {self.sandbox_id} is gone")
         if scripted_error:
             raise SandboxError(scripted_error)
+
+
+def _forked_launch(driver: FakeDriver, spec: SandboxSpec) -> Launch | None:
+    """What the zygote of this sandbox was launched with; None without one."""
+    if not spec.zygote:
+        return None
+    zygote = driver.sandboxes.get(spec.zygote)
+    if zygote is None or zygote.launched is None or not zygote.spec.is_zygote:
+        raise SandboxCreateError("the zygote is gone")
+    return zygote.launched
 
 
 def _listen() -> socket.socket:

@@ -90,6 +90,10 @@ class GuardedSandbox:
         """Launch, or die."""
         await self._one_at_a_time(lambda: self._inner.launch(launch))
 
+    async def forked(self) -> None:
+        """Wait for the fork, or die."""
+        await self._one_at_a_time(self._inner.forked)
+
     def freeze(self) -> None:
         """Freeze, or die. Raises SandboxDied."""
         self._at_once(self._inner.freeze)

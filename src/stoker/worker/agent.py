@@ -28,6 +28,7 @@ from stoker.worker.pool import Pool, PoolSettings
 from stoker.worker.pooling import PoolLimits, PoolPlan
 from stoker.worker.statistics import WorkerStatistics
 from stoker.worker.tasks import Background
+from stoker.worker.zygotes import Zygotes
 
 
 class WorkerAgent:
@@ -99,6 +100,18 @@ class WorkerAgent:
             serve_service_api=serve_service_api,
             room=self._pool_room,
             busy=lambda: any(life.is_initialising for life in self._lives.values()),
+            zygotes=self._make_zygotes(driver, clock, background),
+        )
+
+    def _make_zygotes(self, driver: SandboxDriver, clock: Clock, background: Background) -> Zygotes | None:
+        if not self._settings.zygotes:
+            return None
+        return Zygotes(
+            cpu_policy=self._settings.cpu_policy,
+            driver=driver,
+            clock=clock,
+            statistics=self.statistics,
+            background=background,
         )
 
     def _pool_room(self) -> int:

@@ -42,8 +42,15 @@ class Owner(Protocol):
 class Environment:
     """Begins with ``serve``, ``own`` and ``launch`` or ``assign``; ends with ``destroy``. Not thread-safe."""
 
-    def __init__(self, sandbox: Sandbox, clock: Clock, on_pooled: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        clock: Clock,
+        on_pooled: Callable[[], None] | None = None,
+        on_gone: Callable[[], None] | None = None,
+    ) -> None:
         self.sandbox = sandbox
+        self._on_gone = on_gone
         self.pooled_runtime = on_pooled is not None
         """A runtime of no function was started ahead: ``assign`` takes the place of ``launch``."""
         self._clock = clock
@@ -84,6 +91,15 @@ class Environment:
             SandboxError: it could not be started; ``destroy`` must follow.
         """
         await self.sandbox.launch(launch)
+        self.watch()
+
+    async def forked(self) -> None:
+        """Wait until the runtime that a zygote was asked for runs.
+
+        Raises:
+            SandboxError: it does not; ``destroy`` must follow.
+        """
+        await self.sandbox.forked()
         self.watch()
 
     def assign(self, assignment: bytes) -> None:
@@ -178,7 +194,11 @@ class Environment:
         await self._api.close()
         if self._watching is not None:
             self._watching.cancel()
-        await self.sandbox.destroy()
+        try:
+            await self.sandbox.destroy()
+        finally:
+            if self._on_gone is not None:
+                self._on_gone()
 
     # --- RuntimeEvents: what the runtime does
 

@@ -33,6 +33,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What pre-warmed sandboxes of no function yet may use together; 0: there are none."""
     pool_runtimes: tuple[str, ...] = ()
     """Runtimes that are pre-warmed before their first use."""
+    zygotes: bool = False
+    """Pooled runtimes that can be forked are, instead of launched."""
     pool_makers: int = 1
     """Pre-warmed sandboxes in the making at one time."""
 

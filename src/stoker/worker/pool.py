@@ -6,6 +6,7 @@ How many there should be is ``pooling``'s decision. A pool never knows functions
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -20,6 +21,7 @@ from stoker.worker.pooling import PoolPlan, Step
 from stoker.worker.states import SandboxState, SandboxStates
 from stoker.worker.statistics import WorkerStatistics
 from stoker.worker.tasks import Background
+from stoker.worker.zygotes import Zygote, Zygotes
 
 BARE = "provided"
 """The kind without a process: for ``provided`` runtimes, and for whatever must start its own."""
@@ -108,6 +110,7 @@ class Pool:
         serve_service_api: ServeServiceApi | None,
         room: Callable[[], int],
         busy: Callable[[], bool],
+        zygotes: Zygotes | None = None,
     ) -> None:
         self._settings = settings
         self._plan = plan
@@ -116,6 +119,7 @@ class Pool:
         self._statistics = statistics
         self._background = background
         self._serve_service_api = serve_service_api
+        self._zygotes = zygotes
         self._room = room
         self._busy = busy
         self._loop = asyncio.get_running_loop()
@@ -180,11 +184,12 @@ class Pool:
         self._timer = None
         now_s = self._clock.monotonic_s()
         self._end_old(now_s)
+        zygotes_left = self._zygotes is not None and self._zygotes.sweep()
         self._plan.forget_unused(now_s)
         step = self._plan.next_step(now_s, self._stock(), self._room())
         if step is None:
             self._waiting_since_s = None
-            if self._ready:
+            if self._ready or zygotes_left:
                 self._look_in(SETTLED_S)
         elif not step.grow:
             self._end_one(step.kind)
@@ -238,22 +243,38 @@ class Pool:
         Raises:
             SandboxError: nothing is left of the attempt.
         """
-        settings = self._settings
         runtime = self._launches.get(pooled.kind)
-        mounts = {} if runtime is None else {MountPoint(at): path for at, path in runtime.mounts.items()}
-        limits = SandboxLimits(POOLED_MEMORY_MB, 0.0, settings.cpu_policy)
-        name = f"pool-{secrets.token_hex(8)}"
-        sandbox = await self._driver.create(SandboxSpec(name, limits, mounts, settings.egress))
-        environment = Environment(sandbox, self._clock, None if runtime is None else pooled.runtime_waits)
+        zygote = await self._zygotes.take(runtime) if runtime is not None and self._zygotes else None
+        if zygote is None:
+            return await self._complete(pooled, runtime, None)
+        assert self._zygotes is not None
         try:
-            await environment.serve(self._serve_service_api)
-            environment.own(pooled, None)
-            if runtime is None:
-                environment.watch()
-            else:
-                await environment.launch(Launch(runtime.argv, pooled_environment(runtime.environment), "/"))
-                await asyncio.wait_for(pooled.ready.wait(), READY_WITHIN_S)
-            environment.own(pooled, None)
+            environment = await self._complete(pooled, runtime, zygote)
+        except SandboxError:
+            self._zygotes.gave_up(zygote)
+            raise
+        self._zygotes.succeeded(zygote)
+        return environment
+
+    async def _complete(
+        self, pooled: Pooled, runtime: RuntimePlan | None, zygote: Zygote | None
+    ) -> Environment:
+        """A sandbox with a runtime that waits: forked, launched, or none."""
+        environment = await self._empty(pooled, runtime, zygote)
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                await environment.serve(self._serve_service_api)
+                environment.own(pooled, None)
+                if runtime is None:
+                    environment.watch()
+                else:
+                    if zygote is not None:
+                        await environment.forked()
+                    else:
+                        launch = Launch(runtime.argv, pooled_environment(runtime.environment), "/")
+                        await environment.launch(launch)
+                    await pooled.ready.wait()
+                environment.own(pooled, None)
         except TimeoutError as error:
             await environment.destroy()
             raise SandboxError(f"{pooled.kind} was not ready within {READY_WITHIN_S} s") from error
@@ -261,6 +282,22 @@ class Pool:
             await environment.destroy()
             raise
         return environment
+
+    async def _empty(self, pooled: Pooled, runtime: RuntimePlan | None, zygote: Zygote | None) -> Environment:
+        settings = self._settings
+        mounts = {} if runtime is None else {MountPoint(at): path for at, path in runtime.mounts.items()}
+        limits = SandboxLimits(POOLED_MEMORY_MB, 0.0, settings.cpu_policy)
+        name = f"pool-{secrets.token_hex(8)}"
+        gone = partial(self._zygotes.child_gone, zygote) if self._zygotes and zygote else None
+        spec = SandboxSpec(name, limits, mounts, settings.egress, zygote=zygote.name if zygote else "")
+        try:
+            sandbox = await self._driver.create(spec)
+        except BaseException:
+            if gone is not None:
+                gone()
+            raise
+        waits = None if runtime is None else pooled.runtime_waits
+        return Environment(sandbox, self._clock, waits, gone)
 
     def _lost(self, pooled: Pooled) -> None:
         """It died; one that is still in the making is found dead there."""
@@ -322,6 +359,8 @@ class Pool:
         for kind in tuple(self._ready):
             for pooled in self._ready.pop(kind):
                 self._end(pooled)
+        if self._zygotes is not None:
+            self._zygotes.close()
         # Whoever is in the making is ended when it is made; a runtime that is waited for need not answer.
         for pooled in self._making:
             pooled.ready.set()

@@ -56,6 +56,9 @@ class WorkerStatistics:
         "sandboxes_destroyed",
         "sandboxes_lost",
         "timeouts",
+        "zygote_failures",
+        "zygote_forks",
+        "zygotes",
     )
 
     def __init__(self) -> None:
@@ -80,6 +83,11 @@ class WorkerStatistics:
         """Sandboxes that could not be made for a pool."""
         self.pool_size = 0
         self.pool_memory_mb = 0
+        self.zygotes = 0
+        self.zygote_forks = 0
+        """Pooled runtimes that were forked; the others were launched."""
+        self.zygote_failures = 0
+        """Zygotes that could not be started, ended by themselves, or did not fork."""
         self.create_ms = Histogram(INIT_BOUNDS_MS)
         """From the request for a sandbox to its runtime's start: the sum of the phases up to ``init_ms``."""
         self.reserve_ms = Histogram(PHASE_BOUNDS_MS)

@@ -163,6 +163,8 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], None]:
     subprocess.run(["cc", *FLAGS, "-o", compiler, SOURCES / "seccomp_compile.c"], check=True)
     program = subprocess.run([compiler], check=True, capture_output=True).stdout
     (folder / "seccomp_program.h").write_bytes(program)
+    program = subprocess.run([compiler, "zygote"], check=True, capture_output=True).stdout
+    (folder / "seccomp_zygote_program.h").write_bytes(program)
     library = folder / "libfilter.so"
     source = SOURCES / "seccomp.c"
     subprocess.run(["cc", *FLAGS, "-fPIC", "-shared", f"-I{folder}", "-o", library, source], check=True)

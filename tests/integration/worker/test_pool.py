@@ -43,8 +43,12 @@ languages = pytest.mark.parametrize("runtime", [RUNTIME, pytest.param(NODE, mark
 class Pools(Bench):
     """An agent with pools, and a twin without them on the same jail."""
 
-    def __init__(self, root: Path, driver: GuardedDriver) -> None:
+    def __init__(
+        self, root: Path, driver: GuardedDriver, catalog: RuntimeCatalog = CATALOG, *, zygotes: bool = False
+    ) -> None:
         super().__init__(root, driver=driver)
+        self.catalog = catalog
+        self.zygotes = zygotes
         self.plain = self.make_agent(0)
         self.agent = self.make_agent(64 if NODE is None else 160)
 
@@ -54,12 +58,16 @@ class Pools(Bench):
     def make_agent(self, pool_memory_mb: int) -> WorkerAgent:
         return WorkerAgent(
             WorkerSettings(
-                worker_id="w1", memory_total_mb=2048, sandboxes_max=40, pool_memory_mb=pool_memory_mb
+                worker_id="w1",
+                memory_total_mb=2048,
+                sandboxes_max=40,
+                pool_memory_mb=pool_memory_mb,
+                zygotes=self.zygotes,
             ),
             driver=self.driver,
             code=Folders(self.root),
             logs=self.logs,
-            runtimes=CATALOG,
+            runtimes=self.catalog,
             clock=SystemClock(),
             session_credentials=lambda function: CREDENTIAL,
         )
@@ -67,7 +75,7 @@ class Pools(Bench):
     async def fill(self, runtime: str, at_least: int = 1) -> None:
         """Wait until this many of a runtime wait in their pool."""
         assert self.agent._pool is not None
-        self.agent._pool.expect(None if runtime.startswith("provided") else CATALOG.plan(runtime))
+        self.agent._pool.expect(None if runtime.startswith("provided") else self.catalog.plan(runtime))
         async with asyncio.timeout(FILLED_WITHIN_S):
             while len(self.pooled(runtime)) < at_least:
                 await asyncio.sleep(0.01)
@@ -113,23 +121,40 @@ class Pools(Bench):
         return json.loads(result.payload), result.function_error, log
 
 
-@pytest.fixture
-async def pools(jail_socket: Path, tmp_path: Path) -> AsyncIterator[Pools]:
-    # Every folder above the code must be open to the sandbox's own user.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> RuntimeCatalog:
+    """Runtimes that can be zygotes where their family can."""
+    folder = tmp_path_factory.mktemp("prepared")
+    open_to_sandboxes(folder)
+    return RuntimeCatalog(prepared_dir=folder, zygote_module=NATIVE / "stoker-zygote.so")
+
+
+def open_to_sandboxes(folder: Path) -> None:
+    """Every folder above the code must be open to the sandbox's own user."""
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
+
+
+@pytest.fixture(params=[False, True], ids=["launched", "forked"])
+async def pools(
+    jail_socket: Path, tmp_path: Path, forking: RuntimeCatalog, request: pytest.FixtureRequest
+) -> AsyncIterator[Pools]:
+    open_to_sandboxes(tmp_path)
     driver = GuardedDriver(ContainerDriver(jail_socket))
     await driver.start()
-    pools = Pools(tmp_path, driver)
+    pools = Pools(tmp_path, driver, forking if request.param else CATALOG, zygotes=request.param)
     yield pools
+    forks = pools.agent.statistics.zygote_forks
     await pools.agent.close(0)
     await pools.plain.close(0)
     await driver.close()
     assert pools.agent.sandboxes() == []
+    assert pools.agent.statistics.zygote_failures == 0
+    assert forks == 0 or request.param
 
 
 PYTHON_LOOK = """
-import os, resource, sys, time
+import gc, os, resource, sys, time
 def look():
     tmp = os.statvfs("/tmp")
     return {
@@ -146,6 +171,12 @@ def look():
         "status": [line for line in open("/proc/self/status") if line.startswith(("Sig", "Cap", "Sec", "NoNew", "Umask"))],
         "encodings": [sys.stdout.encoding, sys.getfilesystemencoding(), sys.stdout.errors, sys.flags.utf8_mode],
         "root": sorted(os.listdir("/")), "task": sorted(os.listdir("/var/task")), "nice": os.nice(0),
+        "proc": [open(f"/proc/self/{name}").read() for name in ("cmdline", "comm", "cgroup", "oom_score_adj")],
+        "own": [os.readlink("/proc/self/exe"), os.stat("/proc/self/mem").st_uid, os.getpriority(0, 0), os.umask(18)],
+        "namespaces": len({os.readlink(f"/proc/self/ns/{name}") == os.readlink(f"/proc/1/ns/{name}")
+                           for name in ("mnt", "net", "pid", "user", "ipc", "uts", "cgroup")}
+                          if os.access("/proc/1/ns/mnt", os.R_OK) else ()),
+        "collector": [gc.isenabled(), gc.get_threshold()],
         "frames": sys._getframe(1).f_back.f_code.co_name if sys._getframe(1).f_back else "",
     }
 at_import = look()
@@ -181,8 +212,9 @@ SOURCES = {RUNTIME: PYTHON_LOOK, NODE: NODE_LOOK}
 
 
 def without_names(found: Any) -> Any:
-    """A log stream's name differs from one sandbox to the next."""
+    """A log stream's name differs from one sandbox to the next; a forked process has its zygote's filter too."""
     for look in found[:2]:
+        look["status"] = [line for line in look.get("status", []) if not line.startswith("Seccomp_filters")]
         for variable in look["environ"]:
             if variable[0] == "AWS_LAMBDA_LOG_STREAM_NAME":
                 variable[1] = "stream"
@@ -335,7 +367,9 @@ async def test_two_siblings_have_entropy_of_their_own(pools: Pools) -> None:
     await pools.fill(RUNTIME, 2)
     one, two = [(await pools.first(pools.agent, function))[0] for _ in range(2)]
     assert pools.agent.statistics.pool_hits == 2
-    assert all(a != b for a, b in zip(one, two, strict=True))
+    assert all(a != b for a, b in zip(one[:2], two[:2], strict=True))
+    # What hash() is seeded with is drawn when an interpreter starts: docs/isolation.md says what that means.
+    assert (one[2] == two[2]) is (pools.agent.statistics.zygote_forks > 0)
 
 
 async def test_a_pooled_sandbox_sees_no_function(pools: Pools) -> None:

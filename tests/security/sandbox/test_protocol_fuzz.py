@@ -15,9 +15,9 @@ import pytest
 
 from tests.integration.sandbox.running_jail import RunningJail, look, missing, run, shell
 
-REQUEST = struct.Struct("<IHHQQQQIIIIII")
+REQUEST = struct.Struct("<IHHQQQQIIIIIIQ")
 MAGIC = 0x4B4C4A53
-GOOD = [MAGIC, 1, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0]
+GOOD = [MAGIC, 2, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0]
 ROUNDS = 400
 
 
@@ -57,6 +57,7 @@ def record(**changes: int) -> bytes:
         "files",
         "mounts",
         "flags",
+        "zygote",
     ]
     return REQUEST.pack(*(changes.get(name, value) for name, value in zip(names, GOOD, strict=True)))
 
@@ -77,7 +78,7 @@ HELLO = record(operation=1)
 
 MALFORMED = {
     "magic": {"magic": 1},
-    "version": {"version": 2},
+    "version": {"version": 1},
     "operation": {"operation": 99},
     "memory": {"memory": 0},
     "tmp": {"tmp": 1 << 60},
@@ -89,6 +90,8 @@ MALFORMED = {
     "mounts without descriptors": {"mounts": 1},
     "flags": {"flags": 8},
     "handle at creation": {"sandbox": 5},
+    "a zygote of a zygote": {"flags": 2, "zygote": 5},
+    "a zygote where none forks": {"operation": 6, "zygote": 5},
 }
 
 

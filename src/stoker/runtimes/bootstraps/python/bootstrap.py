@@ -62,6 +62,10 @@ def main():
     from stoker_runtime import bootstrap  # found beside this file, before the function's folders come first
 
     _add_site_builtins()
+    if os.environ.get("STOKER_POOLED") == "zygote":
+        from stoker_runtime import zygote
+
+        zygote.serve()  # returns in its children: what follows is theirs
     client = bootstrap.connect(os.environ["AWS_LAMBDA_RUNTIME_API"])
     if "STOKER_POOLED" in os.environ:
         bootstrap.wait_for_assignment(client)

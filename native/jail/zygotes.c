@@ -1,0 +1,58 @@
+/* One record with descriptors to a zygote; see zygotes.h and zygote/request.h. */
+#define _GNU_SOURCE
+#include "zygotes.h"
+
+#include "../zygote/request.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+_Static_assert(ZYGOTE_GROUPS_MAX > CGROUP_JOINS_MAX, "one way in for each hierarchy, and v2's");
+
+static int send_record(int channel, const struct zygote_request *request, const int *fds, unsigned count)
+{
+    union {
+        char space[CMSG_SPACE(sizeof(int) * ZYGOTE_FDS_MAX)];
+        struct cmsghdr align;
+    } control;
+    struct iovec data = {.iov_base = (void *)(unsigned long)request, .iov_len = sizeof *request};
+    struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control};
+    memset(&control, 0, sizeof control);
+    header.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    memcpy(CMSG_DATA(c), fds, sizeof(int) * count);
+    return sendmsg(channel, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int zygotes_ask(int channel, int pidfd, const struct child_plan *plan)
+{
+    struct zygote_request request = {
+        .magic = ZYGOTE_MAGIC,
+        .open_files_max = plan->surrender.open_files_max,
+        .uid = plan->surrender.uid,
+        .gid = plan->surrender.gid,
+        .may_set_groups = (uint32_t)plan->surrender.may_set_groups,
+    };
+    int fds[ZYGOTE_FDS_MAX] = {pidfd, plan->output, plan->telemetry}, v2 = -1;
+    unsigned count = ZYGOTE_FD_GROUPS;
+    for (int i = 0; i < CGROUP_JOINS_MAX; i++)
+        if (plan->entry.joins[i] >= 0)
+            fds[count++] = plan->entry.joins[i];
+    if (plan->entry.into >= 0) {
+        v2 = openat(plan->entry.into, "cgroup.procs", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (v2 < 0)
+            return -errno;
+        fds[count++] = v2;
+    }
+    int error = send_record(channel, &request, fds, count);
+    if (v2 >= 0)
+        close(v2);
+    return error;
+}
