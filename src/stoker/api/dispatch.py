@@ -30,7 +30,7 @@ from stoker.http.errors import PeerVanished
 from stoker.http.messages import Handler, Reply, Request
 from stoker.services.context import OperationHandler, RequestContext
 from stoker.services.credentials import Credentials
-from stoker.services.invocation import Frontend, InvokeRequest
+from stoker.services.invocation import Frontend, InvokeResponse
 
 ENDPOINT_CACHE_SIZE: Final = 256
 
@@ -82,6 +82,7 @@ class Api:
         self._bodies = BodyReader(spool_directory)
         self._ids = RequestIds()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._invocations: dict[asyncio.Future[InvokeResponse], Call] = {}
 
     def __call__(self, request: Request, reply: Reply) -> None:
         """Serve one request; never raises."""
@@ -103,10 +104,11 @@ class Api:
 
     async def close(self) -> None:
         """Cancel what is still running and wait until it has ended."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        running: tuple[asyncio.Future[Any], ...] = (*self._tasks, *self._invocations)
+        for each in running:
+            each.cancel()
+        if running:
+            await asyncio.wait(running)
 
     # --- the way in ---------------------------------------------------------------------------------------
 
@@ -174,10 +176,24 @@ class Api:
             if segment is None:
                 return False
             request = self._invokes.read_async(segment, caller.fields, bytes(body))
-        task = self._start(call, self._invoke, context, request)
+        answer = asyncio.ensure_future(self._frontend.invoke(context, request))
+        self._invocations[answer] = call
+        answer.add_done_callback(self._invoked)
         # Only invocations: an operation that changes something is not stopped half-way.
-        call.reply.on_disconnect(lambda: _cancel(task))
+        call.reply.on_disconnect(answer.cancel)
         return True
+
+    def _invoked(self, answer: "asyncio.Future[InvokeResponse]") -> None:
+        call = self._invocations.pop(answer)
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if isinstance(error, ServiceError):
+            self._refuse(call, error)
+        elif error is not None:
+            self._fail(call, error)
+        else:
+            call.reply.send(*invoke_answer(answer.result(), call.request_id))
 
     def _serve_rest(self, call: Call, context: RequestContext, body: bytes | memoryview) -> None:
         match = self._router.match(call.request.method, call.path, call.query)
@@ -211,13 +227,10 @@ class Api:
 
     # --- in tasks -----------------------------------------------------------------------------------------
 
-    def _start(
-        self, call: Call, work: Callable[..., Awaitable[None]], *arguments: Any
-    ) -> "asyncio.Task[None]":
+    def _start(self, call: Call, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         task = asyncio.get_running_loop().create_task(self._guarded(call, work, arguments))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _guarded(
         self, call: Call, work: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]
@@ -230,10 +243,6 @@ class Api:
             return
         except Exception as error:
             self._fail(call, error)
-
-    async def _invoke(self, call: Call, context: RequestContext, request: InvokeRequest) -> None:
-        response = await self._frontend.invoke(context, request)
-        call.reply.send(*invoke_answer(response, call.request_id))
 
     async def _run(
         self,
@@ -260,7 +269,7 @@ class Api:
         answer = render_error(error, call.service, call.request_id)
         call.reply.send(answer.status, answer.headers, answer.body)
 
-    def _fail(self, call: Call, error: Exception) -> None:
+    def _fail(self, call: Call, error: BaseException) -> None:
         # As text: renderers that show local variables would show secrets.
         _log.error(
             "request_failed",
@@ -269,10 +278,6 @@ class Api:
             traceback="".join(traceback.format_exception(error)),
         )
         self._refuse(call, internal_failure(call.service.name))
-
-
-def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
 
 
 @lru_cache(maxsize=ENDPOINT_CACHE_SIZE)

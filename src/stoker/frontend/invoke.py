@@ -1,7 +1,7 @@
 """The data plane's door: whose function, may they, is there room, run it. Never sees HTTP, SQL, sandboxes."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 import msgspec
@@ -9,7 +9,7 @@ import msgspec
 from stoker.core.arn import check_region
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError, conflict, not_found, too_many_requests
-from stoker.frontend.admission import Admission, AdmissionStatistics
+from stoker.frontend.admission import Admission, AdmissionStatistics, Admitted
 from stoker.frontend.client_context import decode_client_context
 from stoker.frontend.metadata import FunctionDirectory, InvocableFunction
 from stoker.frontend.running import Runner
@@ -70,28 +70,60 @@ class InvokeFrontend:
         self._function_errors = 0
         self._events_accepted = 0
 
-    async def invoke(self, context: RequestContext, request: InvokeRequest) -> InvokeResponse:
+    def invoke(self, context: RequestContext, request: InvokeRequest) -> Awaitable[InvokeResponse]:
+        """A function that is known and active is invoked at once, without a task."""
         reference = request.function
         check_region(reference, context.region)
         key = FunctionKey(reference.account or context.account, context.region, reference.name)
         self._authoriser.authorise(context, INVOKE_FUNCTION, key, reference.qualifier)
-        client_context = request.client_context
-        if client_context is not None:
-            client_context = decode_client_context(client_context)
         function = self._directory.function_nowait(key)
-        if function is None or not function.active or reference.qualifier is not None:
-            function = await self._resolve(key, reference.qualifier)
+        total = self._directory.total_reserved_nowait((key.account, key.region))
+        plain = request.invocation_type == "RequestResponse" and reference.qualifier is None
+        if not plain or function is None or not function.active or total is None:
+            return self._invoke_waiting(context, request, key)
+        return self._begin(context, request, key, function, total)
+
+    async def _invoke_waiting(
+        self, context: RequestContext, request: InvokeRequest, key: FunctionKey
+    ) -> InvokeResponse:
+        if request.client_context is not None:
+            decode_client_context(request.client_context)
+        function = await self._resolve(key, request.function.qualifier)
         if request.invocation_type == "RequestResponse":
-            arn = function.arn if reference.qualifier is None else f"{function.arn}:{reference.qualifier}"
-            trace_id = trace_header(request.trace_id, self._clock.now_s(), self._random)
-            invocation = Invocation(
-                context.request_id, request.payload, arn, trace_id, client_context, request.log_tail
-            )
-            return _response(function, await self._run(key, function, invocation))
+            total = await self._directory.total_reserved((key.account, key.region))
+            return await self._begin(context, request, key, function, total)
         if request.invocation_type == "DryRun":
             return _DRY_RUN
         await self._accept(context, request, key)
         return _ACCEPTED
+
+    def _begin(
+        self,
+        context: RequestContext,
+        request: InvokeRequest,
+        key: FunctionKey,
+        function: InvocableFunction,
+        total_reserved: int,
+    ) -> "asyncio.Future[InvokeResponse]":
+        qualifier = request.function.qualifier
+        encoded = request.client_context
+        invocation = Invocation(
+            context.request_id,
+            request.payload,
+            function.arn if qualifier is None else f"{function.arn}:{qualifier}",
+            trace_header(request.trace_id, self._clock.now_s(), self._random),
+            None if encoded is None else decode_client_context(encoded),
+            request.log_tail,
+        )
+        admitted = self._admit(key, function, total_reserved)
+        version = function.version.version
+
+        def shape(result: InvocationResult) -> InvokeResponse:
+            if result.function_error is not None:
+                self._function_errors += 1
+            return InvokeResponse(200, result.payload, result.function_error, version, result.log_tail)
+
+        return self._runner.run(function.version, invocation, admitted, shape)
 
     async def run_event(self, event: QueuedEvent) -> Attempt:
         """Run an accepted event once. The caller was authorised when the event was accepted.
@@ -105,9 +137,13 @@ class InvokeFrontend:
             arn = f"{function.arn}:{event.qualifier}" if event.qualifier else function.arn
             trace_id = event.trace_id or trace_header(None, self._clock.now_s(), self._random)
             invocation = Invocation(event.request_id, event.payload, arn, trace_id)
-            result = await self._run(event.key, function, invocation, event=True)
+            total = await self._directory.total_reserved((event.key.account, event.key.region))
+            admitted = self._admit(event.key, function, total, event=True)
+            result = await self._runner.run(function.version, invocation, admitted, lambda result: result)
         except ServiceError as error:
             return Attempt(_outcome(error), str(error))
+        if result.function_error is not None:
+            self._function_errors += 1
         outcome = AttemptOutcome.FUNCTION_ERROR if result.function_error else AttemptOutcome.SUCCEEDED
         return Attempt(outcome, "", result.payload, result.function_error)
 
@@ -130,24 +166,18 @@ class InvokeFrontend:
         await self._directory.close()
         await self._runner.close(grace_s)
 
-    async def _run(
-        self, key: FunctionKey, function: InvocableFunction, invocation: Invocation, *, event: bool = False
-    ) -> InvocationResult:
-        total = self._directory.total_reserved_nowait((key.account, key.region))
-        if total is None:
-            total = await self._directory.total_reserved((key.account, key.region))
+    def _admit(
+        self, key: FunctionKey, function: InvocableFunction, total_reserved: int, *, event: bool = False
+    ) -> Admitted:
         admitted = self._admission.enter(
             key,
             reserved=function.reserved_concurrency,
-            total_reserved=total,
+            total_reserved=total_reserved,
             event=event,
             now_s=self._clock.monotonic_s(),
         )
         self._invocations += 1
-        result = await self._runner.run(function.version, invocation, admitted)
-        if result.function_error is not None:
-            self._function_errors += 1
-        return result
+        return admitted
 
     async def _resolve(self, key: FunctionKey, qualifier: str | None) -> InvocableFunction:
         """The function that a qualifier names, ready to run; waits a little for one that is being created."""
@@ -200,12 +230,6 @@ class InvokeFrontend:
     def _changed(self, key: FunctionKey, latest: FunctionVersion | None) -> None:
         keep = None if latest is None else latest.deployment_id
         self._manager.forget(key, keep_deployment_id=keep)
-
-
-def _response(function: InvocableFunction, result: InvocationResult) -> InvokeResponse:
-    return InvokeResponse(
-        200, result.payload, result.function_error, function.version.version, result.log_tail
-    )
 
 
 def _outcome(error: ServiceError) -> AttemptOutcome:

@@ -1,9 +1,10 @@
 """Running one admitted invocation: a sandbox, the worker's answer, the sandbox given back in any case."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from stoker.core.errors import ServiceError
@@ -21,117 +22,142 @@ T = TypeVar("T")
 _log = structlog.get_logger("stoker.frontend")
 
 
+class Run(msgspec.Struct, eq=False):
+    """One admitted invocation under way, and whoever waits for ``shape(result)``."""
+
+    function: FunctionVersion
+    invocation: Invocation
+    admitted: Admitted
+    caller: asyncio.Future[Any]
+    shape: Callable[[InvocationResult], Any]
+    reservation: Reservation | None = None
+
+    def succeed(self, result: InvocationResult) -> None:
+        """Tell the caller, if it is still there."""
+        if not self.caller.done():
+            self.caller.set_result(self.shape(result))
+
+    def fail(self, error: BaseException) -> None:
+        """The same for what was not run, or nobody knows how."""
+        if not self.caller.done():
+            self.caller.set_exception(error)
+
+
 class Runner:
     """Callers may leave; what was started runs to its end and is accounted for until then.
 
-    A warm invocation runs in its caller's task, and in a task of its own only once the caller has left. A
-    cold one has its own task from the start.
+    A warm invocation is a few plain calls before and after the worker's answer. A cold one is a task.
     """
 
     def __init__(self, manager: WorkerManager, workers: Mapping[str, Worker], admission: Admission) -> None:
         self._manager = manager
         self._workers = workers
         self._admission = admission
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._warm: dict[asyncio.Future[InvocationResult], Run] = {}
+        self._cold: set[asyncio.Task[None]] = set()
 
-    async def run(
-        self, function: FunctionVersion, invocation: Invocation, admitted: Admitted
-    ) -> InvocationResult:
-        """Run an invocation to its end; cancelling the call leaves it running.
+    def run(
+        self,
+        function: FunctionVersion,
+        invocation: Invocation,
+        admitted: Admitted,
+        shape: Callable[[InvocationResult], T],
+    ) -> "asyncio.Future[T]":
+        """Run an invocation to its end; cancelling the future leaves it running.
 
-        The admission ends with the invocation, never before.
-
-        Raises:
-            ServiceError: it could not be run, or its worker fell silent.
+        The future has what ``shape`` makes of the result, or a ServiceError: it could not be run, or its
+        worker fell silent. The admission ends with the invocation, never before.
         """
-        reservation = self._manager.reserve(function)
-        if reservation is None:
-            return await self._detached(self._run_cold(function, invocation, admitted))
-        sandbox = reservation.sandbox
-        try:
-            result = await self._workers[sandbox.worker_id].invoke(sandbox, invocation)
-        except asyncio.CancelledError:
-            self._spawn(self._finish(reservation, admitted))
-            raise
-        except StaleReference:
+        run = Run(function, invocation, admitted, self._loop.create_future(), shape)
+        run.reservation = self._manager.reserve(function)
+        if run.reservation is None:
+            self._begin_cold(run)
+            return run.caller
+        sandbox = run.reservation.sandbox
+        answer = asyncio.ensure_future(self._workers[sandbox.worker_id].invoke(sandbox, invocation))
+        self._warm[answer] = run
+        answer.add_done_callback(self._answered)
+        return run.caller
+
+    def _answered(self, answer: "asyncio.Future[InvocationResult]") -> None:
+        """The end of a warm invocation."""
+        run = self._warm.pop(answer)
+        assert run.reservation is not None
+        error = _WORKER_LOST if answer.cancelled() else answer.exception()
+        if error is None:
+            result = answer.result()
+            self._manager.release(run.reservation, healthy=result.healthy)
+            self._admission.leave(run.admitted)
+            run.succeed(result)
+            return
+        self._manager.release(run.reservation, healthy=False)
+        if isinstance(error, StaleReference):
             # Others of the same worker are likely gone too: rather a new sandbox than trying them all.
-            self._manager.release(reservation, healthy=False)
-            return await self._detached(self._run_cold(function, invocation, admitted))
-        except BaseException as error:
-            self._manager.release(reservation, healthy=False)
-            self._admission.leave(admitted)
-            if isinstance(error, RuntimeUnavailable | WorkerUnavailable):
-                raise _service_error(error) from error
-            raise
-        self._manager.release(reservation, healthy=result.healthy)
-        self._admission.leave(admitted)
-        return result
+            self._begin_cold(run)
+            return
+        self._admission.leave(run.admitted)
+        run.fail(_service_error(error))
 
     def in_background(self) -> int:
         """Invocations that are cold, or whose caller has left."""
-        return len(self._tasks)
+        return len(self._cold) + sum(run.caller.cancelled() for run in self._warm.values())
 
     async def close(self, grace_s: float) -> None:
-        """Wait for what runs in the background, ``grace_s`` at most; what is left is the workers' to end."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    async def _run_cold(
-        self, function: FunctionVersion, invocation: Invocation, admitted: Admitted
-    ) -> InvocationResult:
-        try:
-            for _ in range(STALE_MAX):
-                reservation = await self._manager.place(function)
-                healthy = False
-                try:
-                    worker = self._workers[reservation.sandbox.worker_id]
-                    result = await worker.invoke(reservation.sandbox, invocation)
-                    healthy = result.healthy
-                    return result
-                except StaleReference:
-                    continue
-                finally:
-                    self._manager.release(reservation, healthy=healthy)
-            raise ServiceError("ServiceException", "New execution environments end before they can be used.")
-        except (RuntimeUnavailable, WorkerUnavailable) as error:
-            raise _service_error(error) from error
-        finally:
-            self._admission.leave(admitted)
-
-    async def _finish(self, reservation: Reservation, admitted: Admitted) -> None:
-        """Wait for an invocation whose caller has left."""
-        healthy = False
-        try:
-            sandbox = reservation.sandbox
-            healthy = (await self._workers[sandbox.worker_id].outcome(sandbox)).healthy
-        except StaleReference:
-            # It ended in the very turn its caller left, and how is lost: the sandbox goes, to be safe.
+        """Wait for what runs, ``grace_s`` at most; what is left is the workers' to end."""
+        running: set[asyncio.Future[Any]] = {*self._cold, *self._warm}
+        if not running:
             return
-        finally:
-            self._manager.release(reservation, healthy=healthy)
-            self._admission.leave(admitted)
+        _, late = await asyncio.wait(running, timeout=grace_s)
+        for each in late:
+            each.cancel()
+        if late:
+            await asyncio.wait(late)
 
-    async def _detached(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work that goes on when the caller is cancelled."""
-        return await asyncio.shield(self._spawn(work))
+    def _begin_cold(self, run: Run) -> None:
+        task = self._loop.create_task(self._run_cold(run))
+        self._cold.add(task)
+        task.add_done_callback(self._cold.discard)
 
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    async def _run_cold(self, run: Run) -> None:
+        try:
+            result = await self._place_and_invoke(run.function, run.invocation)
+        except BaseException as error:
+            self._admission.leave(run.admitted)
+            run.fail(_service_error(error))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._admission.leave(run.admitted)
+            run.succeed(result)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ServiceError):
-            _log.error("an invocation failed for a reason of Stoker's own", reason=repr(error))
+    async def _place_and_invoke(self, function: FunctionVersion, invocation: Invocation) -> InvocationResult:
+        for _ in range(STALE_MAX):
+            reservation = await self._manager.place(function)
+            healthy = False
+            try:
+                worker = self._workers[reservation.sandbox.worker_id]
+                result = await worker.invoke(reservation.sandbox, invocation)
+                healthy = result.healthy
+                return result
+            except StaleReference:
+                continue
+            finally:
+                self._manager.release(reservation, healthy=healthy)
+        raise ServiceError("ServiceException", "New execution environments end before they can be used.")
 
 
-def _service_error(error: RuntimeUnavailable | WorkerUnavailable) -> ServiceError:
+_WORKER_LOST = WorkerUnavailable("the service is shutting down")
+
+
+def _service_error(error: BaseException) -> BaseException:
     """What a caller is told."""
-    missing_runtime = isinstance(error, RuntimeUnavailable)
-    return ServiceError("InvalidRuntimeException" if missing_runtime else "ServiceException", str(error))
+    if isinstance(error, RuntimeUnavailable):
+        return ServiceError("InvalidRuntimeException", str(error))
+    if isinstance(error, WorkerUnavailable):
+        return ServiceError("ServiceException", str(error))
+    if isinstance(error, asyncio.CancelledError):
+        return ServiceError("ServiceException", str(_WORKER_LOST))
+    if not isinstance(error, ServiceError):
+        _log.error("an invocation failed for a reason of Stoker's own", reason=repr(error))
+    return error

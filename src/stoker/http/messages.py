@@ -114,7 +114,7 @@ class Reply(Protocol):
         """Cut the connection, so that the peer cannot take the answer for complete."""
         ...
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` once if the client vanishes before the reply is complete, or already has."""
         ...
 

@@ -36,7 +36,7 @@ class ServerReply(msgspec.Struct, eq=False):
     state: int = NEW
     chunked: bool = False
     left_bytes: int | None = None
-    callbacks: list[Callable[[], None]] | None = None
+    callbacks: list[Callable[[], object]] | None = None
 
     @property
     def closed(self) -> bool:
@@ -172,7 +172,7 @@ class ServerReply(msgspec.Struct, eq=False):
             self.state = GONE
             self.connection.transport.abort()
 
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
+    def on_disconnect(self, callback: Callable[[], object]) -> None:
         """See ``Reply.on_disconnect``."""
         if self.state == GONE:
             callback()

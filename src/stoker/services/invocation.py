@@ -1,5 +1,6 @@
 """An invocation on its way: from ``api`` to ``frontend``, from ``frontend`` to ``worker`` and back."""
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 import msgspec
@@ -36,13 +37,14 @@ class InvokeResponse(msgspec.Struct, frozen=True):
 class Frontend(Protocol):
     """The data plane's door."""
 
-    async def invoke(self, context: RequestContext, request: InvokeRequest) -> InvokeResponse:
-        """Run one invocation.
+    def invoke(self, context: RequestContext, request: InvokeRequest) -> Awaitable[InvokeResponse]:
+        """Run one invocation, begun at once or when the answer is awaited.
 
-        Cancelling the call (the client went away) frees the caller, not the function: it runs to its end.
+        Cancelling the wait (the client went away) frees the caller, not the function: it runs to its end.
 
         Raises:
-            ServiceError: for every failure that is the caller's or the service's, never the function's.
+            ServiceError: at once or to whoever awaits, for every failure that is the caller's or the
+                service's, never the function's.
         """
         ...
 

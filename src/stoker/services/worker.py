@@ -1,6 +1,6 @@
 """The worker: a host agent that makes sandboxes, runs invocations in them and ends them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -70,10 +70,11 @@ class Worker(Protocol):
         """
         ...
 
-    async def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> InvocationResult:
+    def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> Awaitable[InvocationResult]:
         """Run one invocation to its end: response, function error, time-out, crash or out-of-memory.
 
-        Cancelling the call frees the caller, not the function, which runs on: ``outcome`` tells its end.
+        It may begin at once; whatever goes wrong is told to whoever awaits. Cancelling the wait frees the
+        caller, not the function, which runs on: ``outcome`` tells its end.
 
         Raises:
             StaleReference: nothing was run.

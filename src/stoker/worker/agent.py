@@ -228,12 +228,15 @@ class WorkerAgent:
 
     # --- using
 
-    async def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> InvocationResult:
-        life = self._lives.get(sandbox.sandbox_id)
-        if life is None or sandbox.epoch < life.epoch or sandbox.incarnation != self._incarnation:
-            raise StaleReference(f"sandbox {sandbox.sandbox_id} of epoch {sandbox.epoch} is not here")
+    def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> "asyncio.Future[InvocationResult]":
+        life = self._current_life(sandbox)
+        if life is None:
+            stale = StaleReference(f"sandbox {sandbox.sandbox_id} of epoch {sandbox.epoch} is not here")
+            answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
+            answer.set_exception(stale)
+            return answer
         life.epoch = sandbox.epoch
-        return await life.invoke(invocation)
+        return life.invoke(invocation)
 
     async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
         life = self._current_life(sandbox)

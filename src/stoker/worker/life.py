@@ -168,13 +168,13 @@ class Life:
     def invoke(self, invocation: Invocation) -> "asyncio.Future[InvocationResult]":
         """Run one invocation; the future tells how it went and may be cancelled without any effect inside.
 
-        Raises:
-            StaleReference: the sandbox cannot take one; nothing was run.
+        It fails with StaleReference when the sandbox cannot take one; nothing was run then.
         """
         state = self._states.state
-        if self._current is not None or state not in (SandboxState.IDLE, SandboxState.INITIALISING):
-            raise StaleReference(f"sandbox {self.reference.sandbox_id} is {state.value}")
         current = Current(invocation, self._loop.create_future())
+        if self._current is not None or state not in (SandboxState.IDLE, SandboxState.INITIALISING):
+            current.fail(StaleReference(f"sandbox {self.reference.sandbox_id} is {state.value}"))
+            return current.future
         self._current = current
         if state is SandboxState.IDLE:
             self._states.move(SandboxState.BUSY)
