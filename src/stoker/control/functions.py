@@ -1,11 +1,12 @@
 """Functions: create, show, list, update, delete. Decisions are in the modules beside this one."""
 
-import base64
 from collections.abc import Callable
+from functools import partial
 
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import code_location
-from stoker.control.lookup import Target, any_version, latest_version, new_key, target
+from stoker.control.lookup import latest_version, new_key, target
+from stoker.control.markers import marked_place, marked_version, marker, page_size, version_marker
 from stoker.control.messages import (
     function_not_found,
     revision_mismatch,
@@ -13,6 +14,8 @@ from stoker.control.messages import (
     wrong_state,
 )
 from stoker.control.ports import Ports
+from stoker.control.publishing import NewVersion, published_version, update_publication
+from stoker.control.qualifiers import resolve
 from stoker.control.records import coded_version, configured_version, created_version, updating
 from stoker.control.runtimes import check_runtime, check_snap_start
 from stoker.control.settling import Settling
@@ -21,10 +24,10 @@ from stoker.control.sources import CodeSource, admitted_code, code_source
 from stoker.control.storage import CodeStorage
 from stoker.control.validation import check_code_update, check_configuration_update, check_create
 from stoker.core.errors import ServiceError, StokerError, conflict, invalid_parameter
+from stoker.services.aliases import alias_shelf
 from stoker.services.code import CodeArtifact
 from stoker.services.context import RequestContext
 from stoker.services.functions import (
-    LATEST,
     FunctionExists,
     FunctionKey,
     FunctionMissing,
@@ -36,8 +39,6 @@ from stoker.services.functions import (
 from stoker.services.lambda_types import (
     Concurrency,
     CreateFunctionRequest,
-    DeleteFunctionRequest,
-    DeleteFunctionResponse,
     FunctionCodeLocation,
     FunctionConfiguration,
     GetFunctionConfigurationRequest,
@@ -49,9 +50,6 @@ from stoker.services.lambda_types import (
     UpdateFunctionConfigurationRequest,
 )
 
-PAGE_MAX = 50
-"""Functions in one answer of ListFunctions, however many the caller asks for."""
-
 
 class Functions:
     """Handlers of the function operations."""
@@ -59,6 +57,7 @@ class Functions:
     def __init__(self, ports: Ports, holds: CodeHolds, settling: Settling, storage: CodeStorage) -> None:
         self._ports = ports
         self._metadata = ports.metadata
+        self._aliases = alias_shelf(ports.records)
         self._holds = holds
         self._settling = settling
         self._storage = storage
@@ -78,7 +77,7 @@ class Functions:
 
     async def get(self, context: RequestContext, request: GetFunctionRequest) -> GetFunctionResponse:
         found = target(context, request.function_name, "GetFunction", request.qualifier)
-        version = await any_version(self._metadata, found)
+        version = (await resolve(self._metadata, self._aliases, found)).version
         function = await self._metadata.function(found.key)
         if function is None:
             raise function_not_found(found.arn)
@@ -102,7 +101,8 @@ class Functions:
         self, context: RequestContext, request: GetFunctionConfigurationRequest
     ) -> FunctionConfiguration:
         found = target(context, request.function_name, "GetFunctionConfiguration", request.qualifier)
-        return shown_configuration(await any_version(self._metadata, found), arn=found.arn)
+        resolved = await resolve(self._metadata, self._aliases, found)
+        return shown_configuration(resolved.version, arn=found.arn)
 
     async def list(self, context: RequestContext, request: ListFunctionsRequest) -> ListFunctionsResponse:
         every_version = request.function_version == "ALL"
@@ -111,14 +111,33 @@ class Functions:
         if request.master_region not in (None, "ALL"):
             # Only replicas of Lambda@Edge functions have a master in some region; there are none.
             return ListFunctionsResponse(functions=())
-        limit = min(request.max_items or PAGE_MAX, PAGE_MAX)
+        if every_version:
+            return await self._list_versions(context, request)
+        limit = page_size(request.max_items)
         found = await self._metadata.list_latest(
-            context.account, context.region, after_name=_name_of_marker(request.marker), limit=limit + 1
+            context.account,
+            context.region,
+            after_name=marked_place(request.marker, "ListFunctions"),
+            limit=limit + 1,
         )
         page = found[:limit]
         return ListFunctionsResponse(
-            functions=tuple(listed_configuration(version, qualified=every_version) for version in page),
-            next_marker=_marker(page[-1].key.name) if len(found) > limit else None,
+            functions=tuple(listed_configuration(version, qualified=False) for version in page),
+            next_marker=marker(page[-1].key.name) if len(found) > limit else None,
+        )
+
+    async def _list_versions(
+        self, context: RequestContext, request: ListFunctionsRequest
+    ) -> ListFunctionsResponse:
+        limit = page_size(request.max_items)
+        after = marked_version(request.marker, "ListFunctions")
+        found = await self._metadata.list_versions(
+            context.account, context.region, after=after, limit=limit + 1
+        )
+        page = found[:limit]
+        return ListFunctionsResponse(
+            functions=tuple(listed_configuration(version, qualified=True) for version in page),
+            next_marker=version_marker(page[-1].key.name, page[-1].number) if len(found) > limit else None,
         )
 
     async def update_code(
@@ -134,9 +153,7 @@ class Functions:
         code = await self._admit(source)
         release = self._holds.take(code.code_sha256)
         changed = coded_version(stored, code, request.architectures)
-        return await self._settling.uninterrupted(
-            self._recode_held(stored, changed, release, dry_run=bool(request.dry_run))
-        )
+        return await self._settling.uninterrupted(self._recode_held(stored, changed, release, request))
 
     async def update_configuration(
         self, context: RequestContext, request: UpdateFunctionConfigurationRequest
@@ -151,24 +168,6 @@ class Functions:
         _check_updatable(stored, request.revision_id)
         return await self._settling.uninterrupted(self._replace(stored, changed))
 
-    async def delete(self, context: RequestContext, request: DeleteFunctionRequest) -> DeleteFunctionResponse:
-        found = target(context, request.function_name, "DeleteFunction", request.qualifier)
-        if found.qualifier is not None:
-            await self._delete_version(found.key, found.qualifier)
-            return DeleteFunctionResponse(status_code=204)
-        await self._settling.uninterrupted(self._delete_whole(found))
-        return DeleteFunctionResponse(status_code=204)
-
-    async def _delete_whole(self, found: Target) -> None:
-        with self._holds.removing():
-            try:
-                deleted = await self._metadata.delete(found.key)
-            except FunctionMissing as problem:
-                raise function_not_found(found.arn) from problem
-            for code_sha256 in {version.code_sha256 for version in deleted}:
-                self._holds.forget_later(code_sha256)
-        self._ports.invalidation.publish(found.key)
-
     async def _create_held(
         self,
         key: FunctionKey,
@@ -178,48 +177,49 @@ class Functions:
     ) -> FunctionConfiguration:
         try:
             try:
-                version = await self._store_new(key, request, code)
+                latest, first = await self._store_new(key, request, code)
             finally:
                 release()
         except StokerError:
             await self._holds.forget_if_unused(code.code_sha256)
             raise
         self._ports.invalidation.publish(key)
-        self._settling.begin(version)
-        return shown_configuration(version)
+        self._settling.begin(latest)
+        if first is None:
+            return shown_configuration(latest)
+        self._settling.begin(first)
+        # AWS shows version 1 here, under the ARN of the function.
+        return shown_configuration(first, arn=key.arn)
 
     async def _recode_held(
-        self, stored: FunctionVersion, changed: FunctionVersion, release: Callable[[], None], *, dry_run: bool
+        self,
+        stored: FunctionVersion,
+        changed: FunctionVersion,
+        release: Callable[[], None],
+        request: UpdateFunctionCodeRequest,
     ) -> FunctionConfiguration:
         try:
-            if dry_run:
+            if request.dry_run:
                 return shown_configuration(changed)
-            await self._storage.claim(stored.key, max(changed.code_size_bytes - stored.code_size_bytes, 0))
+            added_bytes = changed.code_size_bytes - (0 if request.publish else stored.code_size_bytes)
+            await self._storage.claim(stored.key, max(added_bytes, 0))
             with self._holds.removing():
-                shown = await self._replace(stored, changed)
+                replace = self._publish_update if request.publish else self._replace
+                shown = await replace(stored, changed)
                 self._holds.forget_later(stored.code_sha256)
             return shown
         finally:
             release()
             await self._holds.forget_if_unused(changed.code_sha256)
 
-    async def _delete_version(self, key: FunctionKey, qualifier: str) -> None:
-        """AWS answers 204 for a version that is not there; none are until versions can be published."""
-        if qualifier == LATEST:
-            raise invalid_parameter("$LATEST version cannot be deleted without deleting the function.")
-        if not qualifier.isdecimal():
-            raise invalid_parameter("Deletion of aliases is not currently supported.")
-        if await self._metadata.function(key) is None:
-            raise function_not_found(f"{key.arn}:{qualifier}")
-
     async def _admit(self, source: CodeSource) -> CodeArtifact:
         return await admitted_code(source, self._ports.code, self._ports.objects)
 
     async def _store_new(
         self, key: FunctionKey, request: CreateFunctionRequest, code: CodeArtifact
-    ) -> FunctionVersion:
+    ) -> tuple[FunctionVersion, FunctionVersion | None]:
         ports = self._ports
-        version = created_version(
+        latest = created_version(
             key,
             request,
             code,
@@ -227,32 +227,61 @@ class Functions:
             deployment_id=ports.new_id(),
             now_s=ports.clock.now_s(),
         )
-        await self._storage.claim(key, code.size_bytes)
+        first = published_version(latest, 1, self._new_version()) if request.publish else None
+        await self._storage.claim(key, code.size_bytes * (1 if first is None else 2))
         function = FunctionRecord(key=key, created_at_s=ports.clock.now_s(), tags=request.tags or {})
         try:
-            await self._metadata.create(function, version)
+            await self._metadata.create(function, latest, first)
         except FunctionExists as problem:
             raise _exists(key) from problem
-        return version
+        return latest, first
 
     async def _replace(self, stored: FunctionVersion, changed: FunctionVersion) -> FunctionConfiguration:
-        ports = self._ports
-        version = updating(
-            stored,
-            changed,
-            revision_id=ports.new_id(),
-            deployment_id=ports.new_id(),
-            now_s=ports.clock.now_s(),
-        )
+        version = self._updating(stored, changed)
         try:
             await self._metadata.replace_version(version, stored.revision_id)
         except FunctionMissing as problem:
             raise function_not_found(stored.arn) from problem
         except RevisionMismatch as problem:
             raise update_in_progress(stored.arn) from problem
-        ports.invalidation.publish(version.key)
+        self._ports.invalidation.publish(version.key)
         self._settling.begin(version)
         return shown_configuration(version)
+
+    async def _publish_update(
+        self, stored: FunctionVersion, changed: FunctionVersion
+    ) -> FunctionConfiguration:
+        decide = partial(
+            update_publication,
+            updated=self._updating(stored, changed),
+            expected_revision_id=stored.revision_id,
+            new=self._new_version(),
+        )
+        try:
+            made = await self._metadata.publish(stored.key, decide)
+        except FunctionMissing as problem:
+            raise function_not_found(stored.arn) from problem
+        except RevisionMismatch as problem:
+            raise update_in_progress(stored.arn) from problem
+        self._ports.invalidation.publish(stored.key)
+        self._settling.begin(made.latest)
+        if made.published is not None:
+            self._settling.begin(made.published)
+        return shown_configuration(made.result)
+
+    def _updating(self, stored: FunctionVersion, changed: FunctionVersion) -> FunctionVersion:
+        ports = self._ports
+        return updating(
+            stored,
+            changed,
+            revision_id=ports.new_id(),
+            deployment_id=ports.new_id(),
+            now_s=ports.clock.now_s(),
+        )
+
+    def _new_version(self) -> NewVersion:
+        ports = self._ports
+        return NewVersion(revision_id=ports.new_id(), deployment_id=ports.new_id(), now_s=ports.clock.now_s())
 
 
 def _check_updatable(stored: FunctionVersion, revision_id: str | None) -> None:
@@ -266,14 +295,3 @@ def _check_updatable(stored: FunctionVersion, revision_id: str | None) -> None:
 
 def _exists(key: FunctionKey) -> ServiceError:
     return conflict(f"Function already exist: {key.name}")
-
-
-def _marker(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def _name_of_marker(marker: str | None) -> str:
-    try:
-        return base64.b64decode(marker or "", altchars=b"-_", validate=True).decode()
-    except ValueError as problem:
-        raise invalid_parameter("The marker is not one that ListFunctions gave.") from problem

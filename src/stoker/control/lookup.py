@@ -56,24 +56,27 @@ def new_key(context: RequestContext, name: str) -> FunctionKey:
     return found.key
 
 
+def check_latest(found: Target) -> FunctionKey:
+    """The key of a target that must not be qualified, or by $LATEST alone.
+
+    Raises:
+        ServiceError: InvalidParameterValueException for a version or an alias.
+    """
+    if found.qualifier not in (None, LATEST):
+        raise invalid_parameter(
+            "Current operation does not support versions other than $LATEST. "
+            "Please set the version to $LATEST or do not set a version in your request."
+        )
+    return found.key
+
+
 async def latest_version(metadata: FunctionMetadata, found: Target) -> FunctionVersion:
     """$LATEST of the target, which must be unqualified or qualified so.
 
     Raises:
-        ServiceError: 404.
+        ServiceError: 404; InvalidParameterValueException for another qualifier.
     """
-    if found.qualifier not in (None, LATEST):
-        raise function_not_found(found.arn)
-    return await any_version(metadata, found)
-
-
-async def any_version(metadata: FunctionMetadata, found: Target) -> FunctionVersion:
-    """The version that the target's qualifier names.
-
-    Raises:
-        ServiceError: 404.
-    """
-    version = await metadata.version(found.key, found.qualifier or LATEST)
+    version = await metadata.version(check_latest(found), LATEST)
     if version is None:
         raise function_not_found(found.arn)
     return version

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stoker.control.accounts import Accounts
+from stoker.control.aliases import Aliases
 from stoker.control.concurrency import FunctionConcurrency
+from stoker.control.deletion import Deletion
 from stoker.control.event_invoke import EventInvokeConfigs
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
@@ -16,6 +18,7 @@ from stoker.control.ports import Ports
 from stoker.control.settling import Settling
 from stoker.control.storage import CodeStorage
 from stoker.control.tags import Tags
+from stoker.control.versions import Versions
 from stoker.services.context import OperationHandler
 
 
@@ -30,6 +33,9 @@ class ControlPlane:
         storage = CodeStorage(ports, layers)
         self._functions = Functions(ports, self._holds, self._settling, storage)
         self._layers = Layers(ports, layers, self._holds, self._settling, storage)
+        self._deletion = Deletion(ports, self._holds, self._settling)
+        self._versions = Versions(ports, self._settling, storage)
+        self._aliases = Aliases(ports)
         self._concurrency = FunctionConcurrency(ports)
         self._policies = FunctionPolicies(ports)
         self._accounts = Accounts(ports, layers)
@@ -51,6 +57,7 @@ class ControlPlane:
         functions, concurrency, tags = self._functions, self._concurrency, self._tags
         event_invoke = self._event_invoke
         layers = self._layers
+        versions, aliases = self._versions, self._aliases
         return {
             "CreateFunction": functions.create,
             "GetFunction": functions.get,
@@ -58,7 +65,14 @@ class ControlPlane:
             "ListFunctions": functions.list,
             "UpdateFunctionCode": functions.update_code,
             "UpdateFunctionConfiguration": functions.update_configuration,
-            "DeleteFunction": functions.delete,
+            "DeleteFunction": self._deletion.delete,
+            "PublishVersion": versions.publish,
+            "ListVersionsByFunction": versions.list,
+            "CreateAlias": aliases.create,
+            "GetAlias": aliases.get,
+            "UpdateAlias": aliases.update,
+            "DeleteAlias": aliases.delete,
+            "ListAliases": aliases.list,
             "PutFunctionConcurrency": concurrency.put,
             "GetFunctionConcurrency": concurrency.get,
             "DeleteFunctionConcurrency": concurrency.delete,

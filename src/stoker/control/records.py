@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
+from stoker.control.messages import update_in_progress, wrong_state
 from stoker.core.errors import invalid_parameter
 from stoker.services.code import CodeArtifact
-from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
+from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status, is_settled
 from stoker.services.lambda_types import (
     CreateFunctionRequest,
     LoggingConfig,
@@ -122,6 +123,20 @@ def failed(version: FunctionVersion, revision_id: str, reason: str) -> FunctionV
     if version.state == CREATING:
         return msgspec.structs.replace(version, revision_id=revision_id, state=status, last_update=status)
     return msgspec.structs.replace(version, revision_id=revision_id, last_update=status)
+
+
+def check_settled(stored: FunctionVersion) -> None:
+    """Refuse to work on a $LATEST that is being created or updated, or could not be.
+
+    Raises:
+        ServiceError: 409.
+    """
+    if stored.state.value != "Active":
+        raise wrong_state(stored.state.value)
+    if not is_settled(stored):
+        raise update_in_progress(stored.arn)
+    if stored.last_update is not None and stored.last_update.value == "Failed":
+        raise wrong_state(stored.last_update.value)
 
 
 def merged_logging(stored: LogSettings, given: LoggingConfig | None) -> LogSettings:

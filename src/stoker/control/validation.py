@@ -52,8 +52,6 @@ def check_create(request: CreateFunctionRequest) -> None:
         raise invalid_parameter(
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
         )
-    if request.publish:
-        raise not_implemented("Publishing versions (Publish)")
     check_tags(request.tags or {})
     _check_configuration(request)
 
@@ -69,8 +67,6 @@ def check_code_update(request: UpdateFunctionCodeRequest) -> None:
         raise invalid_parameter(
             "Please don't provide ImageUri when updating a function with packageType Zip."
         )
-    if request.publish:
-        raise not_implemented("Publishing versions (Publish)")
     if request.publish_to:
         raise not_implemented("PublishTo")
 

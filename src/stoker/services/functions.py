@@ -98,6 +98,13 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     """Replaces $LATEST."""
     published: FunctionVersion | None = None
     """The new version; None when there is nothing new to publish."""
+    existing: FunctionVersion | None = None
+    """The version that is what $LATEST is, when there is nothing new."""
+
+    @property
+    def result(self) -> FunctionVersion:
+        """What whoever published is shown."""
+        return self.published or self.existing or self.latest
 
 
 Publish = Callable[[FunctionVersion, FunctionVersion | None, int], Publication]

@@ -149,7 +149,6 @@ CREATE = {
 
 NOT_BUILT = {
     "image": ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType Image"),
-    "publish": ({"Publish": True}, "Publish"),
     "layers": ({"Layers": [f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:l:1"]}, "Layers"),
     "dead letters": ({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:x"}}, "DeadLetterConfig"),
     "file systems": ({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}]}, "FileSystemConfigs"),
@@ -312,7 +311,6 @@ async def test_updates_are_guarded_by_revision_and_state(
             INVALID,
             "Please don't provide ImageUri when updating a function with packageType Zip.",
         ),
-        ("UpdateFunctionCode", {"ZipFile": zipped(), "Publish": True}, UNBUILT, None),
         ("UpdateFunctionCode", {}, INVALID, "Please provide a source for function code."),
         ("UpdateFunctionCode", {"ZipFile": zipped(), "Architectures": ["arm64"]}, INVALID, None),
     ],
