@@ -24,22 +24,22 @@ from stoker.services.records import FunctionThere, Put, Records, Remove, Require
 from stoker.store.memory import MemoryFunctionMetadata
 from stoker.store.memory_records import MemoryRecords
 from stoker.store.metadata import SqlFunctionMetadata
-from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer
+from tests.contract.databases import open_store
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
 Cellar = tuple[FunctionMetadata, Records]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def cellar(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cellar]:
     if request.param == "memory":
         memory = MemoryFunctionMetadata()
         yield memory, MemoryRecords(memory)
         return
-    database = await open_metadata_database(tmp_path)
+    database = await open_store(request, tmp_path)
     yield SqlFunctionMetadata(database, Sealer([b"k" * 32])), SqlRecords(database)
     await database.close()
 
