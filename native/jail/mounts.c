@@ -13,7 +13,7 @@
 #define AT_RECURSIVE 0x8000
 #endif
 
-const char *const MOUNT_POINTS[] = {"/var/task", "/opt", "/var/runtime", "/var/lang"};
+const char *const MOUNT_POINTS[] = {"/var/task", "/opt", "/var/runtime", "/var/lang", "/var/codecache"};
 
 static int open_tree_at(int folder, const char *path, unsigned flags)
 {

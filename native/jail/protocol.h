@@ -25,7 +25,7 @@ enum jail_operation {
 };
 
 /* Bits of jail_request.mounts; descriptors follow in this order. */
-enum jail_mount_point { JAIL_TASK, JAIL_OPT, JAIL_RUNTIME, JAIL_LANG, JAIL_MOUNT_POINTS };
+enum jail_mount_point { JAIL_TASK, JAIL_OPT, JAIL_RUNTIME, JAIL_LANG, JAIL_CODE_CACHE, JAIL_MOUNT_POINTS };
 
 /* Bits of jail_request.flags. */
 #define JAIL_EGRESS 1u

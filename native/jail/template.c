@@ -90,6 +90,7 @@ static const struct entry ENTRIES[] = {
     {FOLDER, "/var/task/lib", NULL, 0755},
     {FOLDER, "/var/runtime", NULL, 0755},
     {FOLDER, "/var/runtime/lib", NULL, 0755},
+    {FOLDER, "/var/codecache", NULL, 0755},
     {FOLDER, "/var/lang", NULL, 0755},
     {FOLDER, "/var/lang/lib", NULL, 0755},
     {FOLDER, "/opt", NULL, 0755},

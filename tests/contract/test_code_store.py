@@ -112,6 +112,6 @@ async def test_preparing_never_fails_and_changes_no_file_that_was_uploaded(store
     name = (await store.admit(archive(**{"main.py": "x = 1"}))).code_sha256
     tree = await store.ready(name)
     for runtime in ("python3.11", "nodejs20.x", "python9.9"):
-        store.prepare_nowait(name, runtime)
-        store.prepare_nowait(sha256(b"never admitted"), runtime)
+        store.prepare_nowait(name, runtime, "000000000000")
+        store.prepare_nowait(sha256(b"never admitted"), runtime, "000000000000")
     assert (tree / "main.py").read_text() == "x = 1"

@@ -81,7 +81,7 @@ async def _open_code(data: Path, runtimes: RuntimeCatalog, stack: AsyncExitStack
     packers = PackerPool(staging_folder(folder))
     await packers.start()
     stack.push_async_callback(packers.close)
-    bytecode = ByteCode(bytecode_staging_folder(folder), partial(_python_of, runtimes))
+    bytecode = ByteCode(bytecode_staging_folder(folder), partial(_interpreter_of, runtimes))
     code = LocalCodeStore(folder, packers, boot_id=read_boot_id(), bytecode=bytecode)
     await code.start()
     stack.push_async_callback(code.close)
@@ -90,9 +90,9 @@ async def _open_code(data: Path, runtimes: RuntimeCatalog, stack: AsyncExitStack
     return code
 
 
-def _python_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:
-    """The interpreter whose byte-code a runtime reads; None where there is nothing to compile."""
-    if not runtime.startswith("python"):
+def _interpreter_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:
+    """The interpreter for which a runtime's code is compiled; None where there is nothing to compile."""
+    if not runtime.startswith(("python", "nodejs")):
         return None
     found = (Path(known.program) for known in runtimes.available() if known.name == runtime)
     return next(found, None)

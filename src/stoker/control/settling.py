@@ -58,7 +58,7 @@ class Settling:
         else:
             outcome = settled(version, revision_id)
             if version.runtime:
-                self._ports.code.prepare_nowait(version.code_sha256, version.runtime)
+                self._ports.code.prepare_nowait(version.code_sha256, version.runtime, version.key.account)
         if await self._write(outcome, version.revision_id):
             self._ports.invalidation.publish(version.key)
 

@@ -1,6 +1,6 @@
-"""Byte-code for unpacked trees, made in the background by confined compilers, one at a time.
+"""Compiled code for unpacked trees, made in the background by confined compilers, one at a time.
 
-An optimisation that may fail at any point: a source without byte-code is compiled where it is imported.
+An optimisation that may fail at any point: what was not compiled is compiled where it is imported.
 """
 
 import asyncio
@@ -8,9 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,24 +23,15 @@ from stoker.packaging.bytecode_tree import (
     place,
     sources_without_bytecode,
 )
-
-LAUNCH_COMMAND = (sys.executable, "-I", "-m", "stoker.packaging.compiler_launch")
+from stoker.packaging.code_cache import NodeRecipe, build_of
+from stoker.packaging.compile_job import LAUNCH_COMMAND, CompilingFailed, Job, Recipe
 
 JOBS_WAITING_MAX = 256
 """Further trees are left for their next cold start."""
 
-JOB_TIMEOUT_S = 120.0
-DEATHS_MAX = 3
-"""Sources that end their compiler are stepped over; after this many the tree is left as it is."""
-
-TASK_MOUNT = "/var/task"
 _PROBE_TIMEOUT_S = 10.0
 _PROBE = "import sys, importlib.util as u; print(sys.implementation.cache_tag, u.MAGIC_NUMBER.hex())"
 _PROBED = re.compile(r"([a-z0-9-]{1,40}) ([0-9a-f]{8})\n")
-
-
-class CompilingFailed(StokerError):
-    """The host could not compile; the tree works without."""
 
 
 class ByteCodeStatistics(msgspec.Struct, frozen=True):
@@ -51,109 +40,40 @@ class ByteCodeStatistics(msgspec.Struct, frozen=True):
     trees: int
     """Looked at to the end, with or without something to do."""
     files: int
-    """Sources that got byte-code."""
+    """Sources that were compiled."""
     failed: int
     """Trees that the host could not compile."""
     dropped: int
     """Trees that found too many others waiting."""
 
 
-class _Job:
-    """One tree and runtime; runs in the compiling thread, can be cancelled from another."""
+class PythonRecipe(msgspec.Struct, frozen=True):
+    """Byte-code in ``__pycache__`` beside each source."""
 
-    def __init__(self, home: Path, interpreter: Path, dialect: Dialect, launch: Sequence[str]) -> None:
-        self._tree = home / "task"
-        self._interpreter = interpreter
-        self._dialect = dialect
-        self._launch = launch
-        self._ends_s = time.monotonic() + JOB_TIMEOUT_S
+    interpreter: Path
+    dialect: Dialect
+    language: str = "python"
+    output_max_bytes: int = BYTECODE_MAX_BYTES
 
-    def run(self, staging: Path, cancelled: threading.Event) -> int:
-        """Returns how many sources got byte-code.
+    def sources(self, tree: int) -> list[str]:
+        return [source.path for source in sources_without_bytecode(tree, self.dialect)]
 
-        Raises:
-            OSError, CompilingFailed: the host failed.
-        """
-        tree = os.open(self._tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            sources = sources_without_bytecode(tree, self._dialect)
-            if not sources:
-                return 0
-            out = staging / os.urandom(8).hex()
-            out.mkdir(mode=0o700)
-            try:
-                return self._compile(tree, out, sources, cancelled)
-            finally:
-                shutil.rmtree(out)
-        finally:
-            os.close(tree)
-
-    def _compile(self, tree: int, out: Path, sources: list[Source], cancelled: threading.Event) -> int:
-        first = deaths = 0
-        while first < len(sources) and not cancelled.is_set():
-            if self._run_compiler(out, first, sources, cancelled):
-                return self._place(tree, out, sources)
-            last = max((int(name.partition(".")[0]) for name in os.listdir(out)), default=-1)
-            if last < first:
-                raise CompilingFailed(f"{self._interpreter} compiles nothing")
-            first, deaths = last + 1, deaths + 1
-            if deaths == DEATHS_MAX or time.monotonic() >= self._ends_s:
-                break
-        return 0 if cancelled.is_set() else self._place(tree, out, sources)
-
-    def _place(self, tree: int, out: Path, sources: list[Source]) -> int:
-        finished = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return place(tree, finished, sources, self._dialect)
-        finally:
-            os.close(finished)
-
-    def _run_compiler(self, out: Path, first: int, sources: list[Source], cancelled: threading.Event) -> bool:
-        """Whether it went through the whole list, rather than dying on one of it."""
-        command = [
-            *self._launch, str(self._interpreter), str(self._tree), str(out),
-            str(first), str(BYTECODE_MAX_BYTES), TASK_MOUNT,
-        ]  # fmt: skip
-        listed = b"".join(os.fsencode(source.path) + b"\0" for source in sources)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-            cwd="/",
-        )
-        try:
-            return _feed_and_wait(process, listed, self._ends_s, cancelled)
-        finally:
-            process.kill()
-            process.wait()
+    def place(self, tree: int, out: int, sources: list[str]) -> int:
+        known = [Source(folder, name) for folder, _, name in (path.rpartition("/") for path in sources)]
+        return place(tree, out, known, self.dialect)
 
 
-_CANCEL_POLL_S = 0.05
-
-
-def _feed_and_wait(
-    process: subprocess.Popen[bytes], listed: bytes, ends_s: float, cancelled: threading.Event
-) -> bool:
-    """Whether the process ended well; when its time is over or it is cancelled, it is left to be killed."""
-    pending: bytes | None = listed
-    while time.monotonic() < ends_s and not cancelled.is_set():
-        try:
-            process.communicate(pending, timeout=_CANCEL_POLL_S)
-        except subprocess.TimeoutExpired:
-            pending = None
-            continue
-        return process.returncode == 0
-    return False
+_Key = tuple[Path, str, str]
+"""Home of the tree, runtime, and the account where what is made is one account's own."""
 
 
 class ByteCode:
-    """Makes byte-code beside the sources of trees. Belongs to the event loop it is first used on.
+    """Compiles trees: Python beside its sources, Node.js into a folder of its own per account.
 
-    ``interpreters`` gives the program on the host that runs a runtime's Python, None for other runtimes; it
-    is called in a thread, once per runtime. ``staging`` is on the file system of the trees and nobody else's:
-    a packer that hostile input took over could otherwise plant byte-code there.
+    Belongs to the event loop it is first used on. ``interpreters`` gives the program on the host that runs a
+    runtime, None where nothing is compiled; it is called in a thread, once per runtime. ``staging`` is on the
+    file system of the trees and nobody else's: a packer that hostile input took over could otherwise plant
+    compiled code there.
     """
 
     def __init__(
@@ -167,10 +87,11 @@ class ByteCode:
         self._interpreters = interpreters
         self._launch = launch
         self._thread = ThreadPoolExecutor(1, "bytecode")
-        self._dialects: dict[str, tuple[Path, Dialect] | None] = {}
-        self._jobs: dict[tuple[Path, str], asyncio.Future[None]] = {}
-        self._cancelled: dict[tuple[Path, str], threading.Event] = {}
-        self._done: set[tuple[Path, str]] = set()
+        self._interpreters_known: dict[str, Path | None] = {}
+        self._dialects: dict[Path, Dialect] = {}
+        self._jobs: dict[_Key, asyncio.Future[Path | None]] = {}
+        self._cancelled: dict[_Key, threading.Event] = {}
+        self._done: dict[_Key, Path | None] = {}
         """Bounded by the code that is stored: ``forget`` removes."""
         self._trees = self._files = self._failed = self._dropped = 0
 
@@ -183,22 +104,27 @@ class ByteCode:
     def statistics(self) -> ByteCodeStatistics:
         return ByteCodeStatistics(self._trees, self._files, self._failed, self._dropped)
 
-    def compile_nowait(self, home: Path, runtime: str) -> None:
+    def compile_nowait(self, home: Path, runtime: str, account: str = "") -> None:
         """Begin to compile ``home/task`` for ``runtime``, unless that was done, is under way or cannot be."""
-        if self.is_known(home, runtime):
+        key = _key(home, runtime, account)
+        if key in self._done or key in self._jobs:
             return
-        key = home, runtime
         if len(self._jobs) >= JOBS_WAITING_MAX:
             self._dropped += 1
             return
         cancelled = self._cancelled[key] = threading.Event()
         loop = asyncio.get_running_loop()
-        job = self._jobs[key] = loop.run_in_executor(self._thread, self._run, home, runtime, cancelled)
-        job.add_done_callback(lambda _: self._ended(key))
+        job = self._jobs[key] = loop.run_in_executor(self._thread, self._run, key, cancelled)
+        job.add_done_callback(lambda done: self._ended(key, done))
 
-    def is_known(self, home: Path, runtime: str) -> bool:
+    def is_known(self, home: Path, runtime: str, account: str = "") -> bool:
         """Whether that was done or is under way: at most a few microseconds, for every cold start."""
-        return (home, runtime) in self._done or (home, runtime) in self._jobs
+        key = _key(home, runtime, account)
+        return key in self._done or key in self._jobs
+
+    def folder_of(self, home: Path, runtime: str, account: str = "") -> Path | None:
+        """What was made for a tree outside of it; None when there is nothing (yet). As quick."""
+        return self._done.get(_key(home, runtime, account))
 
     def under_way(self) -> int:
         return len(self._jobs)
@@ -208,9 +134,9 @@ class ByteCode:
         while self._jobs:
             await asyncio.wait(list(self._jobs.values()))
 
-    def forget_nowait(self, home: Path) -> list[asyncio.Future[None]]:
+    def forget_nowait(self, home: Path) -> list[asyncio.Future[Path | None]]:
         """End what is under way for ``home``: nothing writes there once these futures are done."""
-        self._done = {key for key in self._done if key[0] != home}
+        self._done = {key: made for key, made in self._done.items() if key[0] != home}
         return [self._cancel(key) for key in list(self._jobs) if key[0] == home]
 
     async def close(self) -> None:
@@ -220,33 +146,50 @@ class ByteCode:
         await self.wait_compiled()
         self._thread.shutdown()
 
-    def _cancel(self, key: tuple[Path, str]) -> asyncio.Future[None]:
+    def _cancel(self, key: _Key) -> asyncio.Future[Path | None]:
         self._cancelled[key].set()
         return self._jobs[key]
 
-    def _ended(self, key: tuple[Path, str]) -> None:
+    def _ended(self, key: _Key, job: asyncio.Future[Path | None]) -> None:
         del self._jobs[key]
         if not self._cancelled.pop(key).is_set():
-            self._done.add(key)
+            self._done[key] = job.result()
 
-    def _run(self, home: Path, runtime: str, cancelled: threading.Event) -> None:
-        """In the thread; failures are counted, since the function works without byte-code."""
+    def _run(self, key: _Key, cancelled: threading.Event) -> Path | None:
+        """In the thread; failures are counted, since the function works without compiled code."""
+        home, runtime, account = key
         if cancelled.is_set():
-            return
+            return None
         try:
-            known = self._dialect(runtime)
-            if known is None:
-                return
-            self._files += _Job(home, *known, self._launch).run(self._staging, cancelled)
+            recipe = self._recipe(home, runtime, account)
+            if recipe is None:
+                return None
+            self._files += Job(home / "task", recipe, self._launch).run(self._staging, cancelled)
             self._trees += 1
+            return recipe.made() if isinstance(recipe, NodeRecipe) else None
         except (OSError, ValueError, StokerError):
             self._failed += not cancelled.is_set()
+            return None
 
-    def _dialect(self, runtime: str) -> tuple[Path, Dialect] | None:
-        if runtime not in self._dialects:
-            interpreter = self._interpreters(runtime)
-            self._dialects[runtime] = None if interpreter is None else (interpreter, _probe(interpreter))
-        return self._dialects[runtime]
+    def _recipe(self, home: Path, runtime: str, account: str) -> Recipe | None:
+        if runtime not in self._interpreters_known:
+            self._interpreters_known[runtime] = self._interpreters(runtime)
+        interpreter = self._interpreters_known[runtime]
+        if interpreter is None:
+            return None
+        if _is_node(runtime):
+            return NodeRecipe(interpreter, home, account, build_of(interpreter))
+        if interpreter not in self._dialects:
+            self._dialects[interpreter] = _probe(interpreter)
+        return PythonRecipe(interpreter, self._dialects[interpreter])
+
+
+def _is_node(runtime: str) -> bool:
+    return runtime.startswith("nodejs")
+
+
+def _key(home: Path, runtime: str, account: str) -> _Key:
+    return home, runtime, account if _is_node(runtime) else ""
 
 
 def _probe(interpreter: Path) -> Dialect:

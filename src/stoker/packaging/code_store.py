@@ -108,12 +108,13 @@ class LocalCodeStore:
             making.add_done_callback(lambda _: self._making.pop(code_sha256, None))
         return await asyncio.shield(making)
 
-    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> Path | None:
         if self._bytecode is None:
-            return
+            return None
         home = self._home(code_sha256)
-        if not self._bytecode.is_known(home, runtime) and self._is_ready(home):
-            self._bytecode.compile_nowait(home, runtime)
+        if not self._bytecode.is_known(home, runtime, account) and self._is_ready(home):
+            self._bytecode.compile_nowait(home, runtime, account)
+        return self._bytecode.folder_of(home, runtime, account)
 
     async def forget(self, code_sha256: str) -> None:
         # The rename comes before the first await: from then on nobody finds the code here.
@@ -297,7 +298,7 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-async def _remove_after(others: Sequence[asyncio.Future[None]], folder: Path) -> None:
+async def _remove_after(others: Sequence[asyncio.Future[Path | None]], folder: Path) -> None:
     if others:
         await asyncio.wait(others)
     await asyncio.to_thread(_remove, folder)

@@ -15,16 +15,27 @@ EXIT_UNCONFINED = 77
 NICENESS = 10
 
 
+COMMANDS = {
+    "python": ("compiler.py", ("-I", "-S", "-c")),
+    # Compiling needs one thread, and Node's own parser finds what V8 leaves out of its caches.
+    "nodejs": ("compiler_node.cjs", ("--v8-pool-size=0", "--expose-internals", "--no-warnings", "-e")),
+}
+"""Per language the compiler's text, and the interpreter's arguments before it."""
+
+
 def main() -> None:
-    """``INTERPRETER TREE OUT FIRST MAX_BYTES MOUNT``, with the list of sources as standard input."""
-    interpreter, tree, out, *rest = sys.argv[1:]
-    script = Path(__file__).with_name("compiler.py").read_text("utf-8")
+    """``INTERPRETER TREE OUT FIRST MAX_BYTES MOUNT LANGUAGE``, with the list of sources as standard input."""
+    interpreter, tree, out, first, max_bytes, mount, language = sys.argv[1:]
+    name, arguments = COMMANDS[language]
+    script = Path(__file__).with_name(name).read_text("utf-8")
     os.nice(NICENESS)
     os.chdir(tree)
-    if not confine_compiler(interpreter, tree, out):
+    if not confine_compiler(interpreter, tree, out, threads=language == "nodejs"):
         sys.exit(EXIT_UNCONFINED)
-    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-    os.execve(interpreter, [interpreter, "-I", "-S", "-c", script, out, *rest], environment)  # noqa: S606 - no shell is the point
+    # OpenSSL's settings cannot be read here, and that ends Node.js; that there are none does not.
+    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OPENSSL_CONF": "/usr/nowhere/openssl.cnf"}
+    command = [interpreter, *arguments, script, out, first, max_bytes, mount]
+    os.execve(interpreter, command, environment)  # noqa: S606 - no shell is the point
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ FILE_MAX_BYTES = 320 * 1024**2
 BYTECODE_FILE_MAX_BYTES = 16 * 1024**2
 DESCRIPTORS_MAX = 64
 CPU_S_PER_JOB = 60
+COMPILER_THREADS_MAX = 32
+"""Of a compiler that cannot start without any, such as Node.js; counted per user where the host gives no user
+namespace of its own."""
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
@@ -35,12 +38,12 @@ def confine(folder: str | None) -> list[str]:
     return missing
 
 
-def confine_compiler(interpreter: str, tree: str, out: str) -> bool:
+def confine_compiler(interpreter: str, tree: str, out: str, *, threads: bool = False) -> bool:
     """Keep starting an interpreter, reading ``tree`` and making files in ``out``; outlives an exec.
 
     False: this host has no Landlock, without which hostile sources are not given to a compiler.
     """
-    _give_up(BYTECODE_FILE_MAX_BYTES)
+    _give_up(BYTECODE_FILE_MAX_BYTES, COMPILER_THREADS_MAX if threads else 0)
     allow_cpu_for_a_job()
     rights = dict.fromkeys(_folders_of(interpreter), landlock.RUNNING)
     return landlock.restrict_to({**rights, tree: landlock.READING, out: landlock.MAKING_FILES})
@@ -53,7 +56,7 @@ def _folders_of(interpreter: str) -> list[str]:
     return system if folder == Path("/") else [*system, str(folder)]
 
 
-def _give_up(file_max_bytes: int) -> list[str]:
+def _give_up(file_max_bytes: int, processes_max: int = 0) -> list[str]:
     missing: list[str] = []
     if _libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         missing.append("network namespace")
@@ -62,7 +65,7 @@ def _give_up(file_max_bytes: int) -> list[str]:
         (resource.RLIMIT_FSIZE, file_max_bytes),
         (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NPROC, processes_max),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         _lower(limit, value)

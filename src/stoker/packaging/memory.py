@@ -58,7 +58,7 @@ class MemoryCodeStore:
             raise CodeMissing(code_sha256)
         return self._home(code_sha256) / "task"
 
-    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
         if code_sha256 in self._artifacts:
             self.prepared.append((code_sha256, runtime))
 

@@ -81,7 +81,9 @@ DEGRADED = (
 )
 """Words for the bits of an answer's ``degraded``, lowest first."""
 
-MOUNT_ORDER = (MountPoint.TASK, MountPoint.OPT, MountPoint.RUNTIME, MountPoint.LANG)
+MOUNT_ORDER = (
+    MountPoint.TASK, MountPoint.OPT, MountPoint.RUNTIME, MountPoint.LANG, MountPoint.CODE_CACHE,
+)  # fmt: skip
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -20,12 +20,13 @@ SERVICE_API_PORT = 9797
 
 
 class MountPoint(enum.Enum):
-    """The four places of a sandbox where a read-only folder of the host can appear."""
+    """The five places of a sandbox where a read-only folder of the host can appear."""
 
     TASK = "/var/task"
     OPT = "/opt"
     RUNTIME = "/var/runtime"
     LANG = "/var/lang"
+    CODE_CACHE = "/var/codecache"
 
 
 class SandboxLimits(msgspec.Struct, frozen=True):

@@ -45,11 +45,12 @@ class CodeStore(Protocol):
         """
         ...
 
-    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> Path | None:
         """Have code that is ready compiled in the background for a runtime, such as ``python3.11``.
 
-        Cheap to call at every cold start. Nothing happens where there is nothing to gain, nothing waits
-        for it, and code that could not be compiled works as before.
+        Returns what was made earlier for sandboxes of this archive, runtime and account and no others: a
+        folder to mount at ``/var/codecache``. Cheap to call at every cold start. Nothing happens where there
+        is nothing to gain, nothing waits for it, and code that could not be compiled works as before.
         """
         ...
 

@@ -22,6 +22,7 @@ from stoker.services.worker import SandboxReference, SandboxStatus, StaleReferen
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
 from stoker.worker.headroom import Headroom
+from stoker.worker.launching import CodeFolders
 from stoker.worker.life import Life
 from stoker.worker.parts import Parts, SessionCredentials, WorkerSettings
 from stoker.worker.pool import Pool, PoolSettings
@@ -160,11 +161,10 @@ class WorkerAgent:
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
             task = await self._code.ready(function.code_sha256)
-            if function.runtime:
-                self._code.prepare_nowait(function.code_sha256, function.runtime)
+            code = self._code_of(function, task)
             plan = await self._plan(function, task)
             life = Life(
-                reference, function, plan, task, self._parts, lost=self._life_lost, ended=self._life_ended
+                reference, function, plan, code, self._parts, lost=self._life_lost, ended=self._life_ended
             )
         except CodeMissing as error:
             self._reserved_mb -= function.memory_mb
@@ -215,6 +215,13 @@ class WorkerAgent:
         result = await asyncio.to_thread(plan)
         self._planned.add(runtime)
         return result
+
+    def _code_of(self, function: FunctionVersion, task: Path) -> CodeFolders:
+        """Also starts to compile for sandboxes to come."""
+        if not function.runtime:
+            return CodeFolders(task)
+        cache = self._code.prepare_nowait(function.code_sha256, function.runtime, function.key.account)
+        return CodeFolders(task, cache)
 
     async def _begin(self, life: Life) -> None:
         try:

@@ -35,11 +35,26 @@ def limits_of(function: FunctionVersion, cpu_policy: str, *, initialising: bool)
     return SandboxLimits(function.memory_mb, share, cpu_policy, function.tmp_mb)
 
 
-def mounts_of(plan: RuntimePlan, task: Path) -> dict[MountPoint, Path]:
+class CodeFolders(msgspec.Struct, frozen=True):
+    """A function's code. Beside the plan, never in it: pooled sandboxes are made from plans."""
+
+    task: Path
+    cache: Path | None = None
+    """What was compiled of it ahead, where that is a folder of its own."""
+
+
+def code_mounts_of(code: CodeFolders) -> dict[MountPoint, Path]:
+    """The function's code."""
+    mounts = {MountPoint.TASK: code.task}
+    if code.cache is not None:
+        mounts[MountPoint.CODE_CACHE] = code.cache
+    return mounts
+
+
+def mounts_of(plan: RuntimePlan, code: CodeFolders) -> dict[MountPoint, Path]:
     """The runtime's folders and the function's code."""
     mounts = {MountPoint(place): folder for place, folder in plan.mounts.items()}
-    mounts[MountPoint.TASK] = task
-    return mounts
+    return mounts | code_mounts_of(code)
 
 
 def launch_of(

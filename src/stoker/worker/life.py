@@ -7,7 +7,6 @@ environment waits. A failed Init is repeated in a fresh environment, under the f
 import asyncio
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
 from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
 from stoker.core.limits import INIT_TIMEOUT_S
@@ -20,7 +19,7 @@ from stoker.services.worker import SandboxReference, SandboxStatus, StaleReferen
 from stoker.worker import outcome as outcomes
 from stoker.worker.current import Current
 from stoker.worker.journal import Journal
-from stoker.worker.launching import log_stream_of
+from stoker.worker.launching import CodeFolders, log_stream_of
 from stoker.worker.outcome import Outcome
 from stoker.worker.parts import Parts
 from stoker.worker.report import Usage
@@ -38,7 +37,7 @@ class Life:
         reference: SandboxReference,
         function: FunctionVersion,
         plan: RuntimePlan | InvalidEntrypoint,
-        task: Path,
+        code: CodeFolders,
         parts: Parts,
         *,
         lost: Callable[["Life"], None],
@@ -48,7 +47,7 @@ class Life:
         self.function = function
         self.epoch = reference.epoch
         self._plan = plan
-        self._task = task
+        self._code = code
         self._parts = parts
         self._lost = lost
         self._ended = ended
@@ -96,7 +95,7 @@ class Life:
         if isinstance(plan, InvalidEntrypoint):
             self._init_ended_badly(_invalid_entrypoint(plan))
             return
-        environment = await self._slot.make(plan, self._task)
+        environment = await self._slot.make(plan, self._code)
         if self._phase != phase:
             # Its time was over, or it was retired, before there was anything to start.
             await environment.destroy()

@@ -4,15 +4,22 @@ A slot has one environment at a time; after a failed Init a second one takes the
 """
 
 import asyncio
-from pathlib import Path
 
 from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
 from stoker.runtimes.catalog import RuntimePlan
-from stoker.sandbox.driver import MountPoint, SandboxSpec
+from stoker.sandbox.driver import SandboxSpec
 from stoker.services.functions import FunctionVersion
 from stoker.worker.environment import Environment, Owner
 from stoker.worker.journal import Journal
-from stoker.worker.launching import assignment_of, is_poolable, launch_of, limits_of, mounts_of
+from stoker.worker.launching import (
+    CodeFolders,
+    assignment_of,
+    code_mounts_of,
+    is_poolable,
+    launch_of,
+    limits_of,
+    mounts_of,
+)
 from stoker.worker.parts import Parts
 
 _MIB = 1024 * 1024
@@ -53,7 +60,7 @@ class Slot:
             raise SandboxDied(self._sandbox_id)
         return self._environment
 
-    async def make(self, plan: RuntimePlan, task: Path) -> Environment:
+    async def make(self, plan: RuntimePlan, code: CodeFolders) -> Environment:
         """An environment with its mounts, of a pool or with no process yet; not in the slot until ``launch``.
 
         Raises:
@@ -61,14 +68,14 @@ class Slot:
         """
         self._made += 1
         # A failed Init is repeated in what was made for it alone.
-        if self._made == 1 and (pooled := await self._pooled(plan, task)) is not None:
+        if self._made == 1 and (pooled := await self._pooled(plan, code)) is not None:
             return pooled
         started_s = self._parts.clock.monotonic_s()
-        environment = await self._fresh(plan, task)
+        environment = await self._fresh(plan, code)
         self._parts.statistics.sandbox_ms.add(self._milliseconds_since(started_s))
         return environment
 
-    async def _pooled(self, plan: RuntimePlan, task: Path) -> Environment | None:
+    async def _pooled(self, plan: RuntimePlan, code: CodeFolders) -> Environment | None:
         """A pooled environment that has the function's code and limits; None when there is none to be had."""
         pool = self._parts.pool
         if pool is None:
@@ -77,9 +84,7 @@ class Slot:
         if environment is None:
             return None
         started_s = self._parts.clock.monotonic_s()
-        mounts = mounts_of(plan, task)
-        if environment.pooled_runtime:
-            mounts = {MountPoint.TASK: mounts[MountPoint.TASK]}
+        mounts = code_mounts_of(code) if environment.pooled_runtime else mounts_of(plan, code)
         limits = limits_of(self._function, self._parts.settings.cpu_policy, initialising=True)
         try:
             # The jail does one after the other, and both are done before any code of the function runs.
@@ -95,13 +100,13 @@ class Slot:
         self._parts.statistics.mount_ms.add(self._milliseconds_since(started_s))
         return environment
 
-    async def _fresh(self, plan: RuntimePlan, task: Path) -> Environment:
+    async def _fresh(self, plan: RuntimePlan, code: CodeFolders) -> Environment:
         settings = self._parts.settings
         # The first one may still be on its way out when the second is made: its name is its own.
         name = self._sandbox_id if self._made == 1 else f"{self._sandbox_id}-{self._made}"
         limits = limits_of(self._function, settings.cpu_policy, initialising=True)
         sandbox = await self._parts.driver.create(
-            SandboxSpec(name, limits, mounts_of(plan, task), settings.egress)
+            SandboxSpec(name, limits, mounts_of(plan, code), settings.egress)
         )
         environment = Environment(sandbox, self._parts.clock)
         try:

@@ -35,7 +35,7 @@ class Store(LocalCodeStore):
         """The tree of an archive, compiled as far as it will be."""
         name = (await self.admit(content)).code_sha256
         tree = await self.ready(name)
-        self.prepare_nowait(name, runtime)
+        self.prepare_nowait(name, runtime, "000000000000")
         await self.parts[1].wait_compiled()
         return tree
 
@@ -248,7 +248,7 @@ MANY = archive(*((f"m{n}.py", b"def f(a):\n    return [a for a in a]\n" * 200) f
 async def test_a_killed_compiler_leaves_whole_bytecode_or_none(store: Store) -> None:
     name = (await store.admit(MANY)).code_sha256
     tree = await store.ready(name)
-    store.prepare_nowait(name, "python")
+    store.prepare_nowait(name, "python", "000000000000")
     first = await _compiler()
     while not any(file.name == "3" for file in bytecode_staging_folder(tree.parent.parent).rglob("3")):
         await asyncio.sleep(0.001)
@@ -281,7 +281,7 @@ async def test_forgetting_ends_the_compiler_and_removes_everything(tmp_path: Pat
     store = await opened(tmp_path)
     name = (await store.admit(MANY)).code_sha256
     await store.ready(name)
-    store.prepare_nowait(name, "python")
+    store.prepare_nowait(name, "python", "000000000000")
     await _compiler()
     await store.forget(name)
     await store.close()
@@ -326,7 +326,7 @@ async def test_neither_admitting_nor_a_cold_start_waits_for_it(tmp_path: Path) -
             started_s = time.perf_counter()
             name = (await store.admit(content)).code_sha256
             await store.ready(name)
-            store.prepare_nowait(name, "python")
+            store.prepare_nowait(name, "python", "000000000000")
             costs[label].append((time.perf_counter() - started_s) * 1000)
             await with_it.parts[1].wait_compiled()
     medians = {label: statistics.median(values) for label, values in costs.items()}

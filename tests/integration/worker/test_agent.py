@@ -63,7 +63,7 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
         """Nothing is compiled here."""
 
     async def ready(self, code_sha256: str) -> Path:

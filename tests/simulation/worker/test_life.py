@@ -58,7 +58,7 @@ class Logs:
 
 
 class Code:
-    def prepare_nowait(self, code_sha256: str, runtime: str) -> None:
+    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
         """Nothing is compiled here."""
 
     async def ready(self, code_sha256: str) -> Path:

@@ -11,6 +11,7 @@ from stoker.sandbox.driver import MountPoint
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.worker.launching import (
+    CodeFolders,
     assignment_of,
     is_poolable,
     launch_of,
@@ -52,7 +53,7 @@ def test_init_is_unthrottled_and_the_rest_is_a_share() -> None:
 
 
 def test_mounts() -> None:
-    assert mounts_of(PLAN, Path("/code")) == {
+    assert mounts_of(PLAN, CodeFolders(Path("/code"))) == {
         MountPoint.RUNTIME: Path("/boot"),
         MountPoint.TASK: Path("/code"),
     }

@@ -86,6 +86,7 @@ function defineGlobal() {
 async function load(root, full) {
   const [folder, name, property] = splitHandler(full);
   defineGlobal();
+  require('./code_cache.cjs').installIfAny(root);
   let app;
   try {
     app = await loadModule(root, folder, name);
