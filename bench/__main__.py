@@ -38,6 +38,7 @@ NAMES = (
     "peers",
     "egress",
     "bootstrap",
+    "startup",
 )
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
