@@ -52,7 +52,7 @@ def measure(options: Options) -> list[Figure]:
 
 def quiet(stoker: RunningStoker, seconds: float) -> Load:
     """One client that waits between its calls; the wait is no part of the latency."""
-    return load(stoker, "quiet", clients=1, seconds=seconds, warm_up_s=1, pause_ms=PAUSE_MS)
+    return load(stoker, "quiet", clients=1, seconds=seconds, warm_up_s=1, pause_ms=PAUSE_MS, elsewhere=True)
 
 
 def keep_busy(stoker: RunningStoker, seconds: float) -> None:

@@ -143,6 +143,7 @@ def load(
     warm_up_s: float = 2,
     body: bytes = BODY,
     pause_ms: int = 0,
+    elsewhere: bool = False,
 ) -> Load:
     """Warm the sandboxes, then measure. Some refusals are part of an overloaded run and are in its errors.
 
@@ -154,7 +155,9 @@ def load(
         drive(url, headers, body, clients=clients, seconds=warm_up_s)
     before = metrics(stoker)
     url, headers = signed(stoker.endpoint, name, body)
-    result = drive(url, headers, body, clients=clients, seconds=seconds, pause_ms=pause_ms)
+    result = drive(
+        url, headers, body, clients=clients, seconds=seconds, pause_ms=pause_ms, elsewhere=elsewhere
+    )
     after = metrics(stoker)
     failed = grown(before, after, "stoker_worker_function_errors_total")
     if failed or result.errors > result.requests * ERRORS_MAX_SHARE:

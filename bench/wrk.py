@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from bench.priority import come_first
+
 SCRIPT = """
 wrk.method = "POST"
 wrk.body = %s
@@ -61,15 +63,31 @@ def find_wrk() -> str:
 
 
 def drive(
-    url: str, headers: dict[str, str], body: bytes, *, clients: int, seconds: float, pause_ms: int = 0
+    url: str,
+    headers: dict[str, str],
+    body: bytes,
+    *,
+    clients: int,
+    seconds: float,
+    pause_ms: int = 0,
+    elsewhere: bool = False,
 ) -> Load:
-    """Keep ``clients`` connections busy for ``seconds``; each waits ``pause_ms`` before a request."""
+    """Keep ``clients`` connections busy for ``seconds``; each waits ``pause_ms`` before a request.
+
+    ``elsewhere``: take the CPU as soon as an answer is there, as a client on another machine would. Root only.
+    """
     command = [find_wrk(), "-t1", f"-c{clients}", f"-d{max(1, math.ceil(seconds))}s", "--timeout", "30s"]
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "request.lua"
         script.write_text(script_of(headers, body, pause_ms))
         before = _children_cpu_s()
-        done = subprocess.run([*command, "-s", str(script), url], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [*command, "-s", str(script), url],
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=come_first if elsewhere else None,
+        )
         used = _children_cpu_s() - before
     load = msgspec.json.decode(done.stderr.strip().splitlines()[-1], type=Load)
     return msgspec.structs.replace(load, generator_cpu_s=used)

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "cgroup.h"
 
+#include "cgroup_share.h"
 #include "cgroup_tree.h"
 #include "files.h"
 
@@ -12,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PERIOD_US 100000u
+#define PERIOD_US CGROUP_PERIOD_US
 #define SOCKETS_BYTES_MIN (16ull << 20)
 #define SOCKETS_SHARE 4 /* of a sandbox's memory */
 
@@ -42,28 +43,14 @@ static int limit_memory(int group, int v2, unsigned long long bytes)
     return error == -ENOENT ? 0 : error;
 }
 
-static unsigned clamp(unsigned long long value, unsigned low, unsigned high)
-{
-    return value < low ? low : value > high ? high : (unsigned)value;
-}
-
 static int limit_cpu(int group, int v2, const struct jail_limits *limits)
 {
     char text[48];
     unsigned long long quota = limits->cpu_quota_us;
     int capped = quota && !limits->cpu_weight;
-    if (v2) {
-        snprintf(text, sizeof text, "%llu %u", quota, PERIOD_US);
-        int error = files_write(group, "cpu.max", capped ? text : "max");
-        if (error || !limits->cpu_weight || !quota)
-            return error;
-        return files_write_number(group, "cpu.weight", clamp(quota * 100 / PERIOD_US, 1, 10000));
-    }
-    snprintf(text, sizeof text, "%llu", quota);
-    int error = files_write(group, "cpu.cfs_quota_us", capped ? text : "-1");
-    if (error || !limits->cpu_weight || !quota)
-        return error;
-    return files_write_number(group, "cpu.shares", clamp(quota * 1024 / PERIOD_US, 2, 262144));
+    snprintf(text, sizeof text, v2 ? "%llu %u" : "%llu", quota, PERIOD_US);
+    int error = files_write(group, v2 ? "cpu.max" : "cpu.cfs_quota_us", capped ? text : v2 ? "max" : "-1");
+    return error ? error : cgroup_share_weigh(group, v2, limits);
 }
 
 static int limit_group(int group, const struct hierarchy *hierarchy, const struct jail_limits *limits)
@@ -94,7 +81,8 @@ static unsigned long long smaller(unsigned long long a, unsigned long long b)
     return a < b ? a : b;
 }
 
-/* Half of what the host has: a thousand sandboxes at their own limits would take all. */
+/* On every CPU all sandboxes together weigh as much as one ordinary task beside them, the service nine times that.
+ * Half of what the host has of the rest: a thousand sandboxes at their own limits would take all. */
 void cgroup_limit_all(void)
 {
     unsigned long long processes = smaller(setting("/proc/sys/kernel/pid_max", 0, 32768),
@@ -103,6 +91,8 @@ void cgroup_limit_all(void)
                                          setting("/proc/sys/net/ipv4/udp_mem", 1, 32768)) / 2; /* pages */
     for (int i = 0; i < hierarchy_count; i++) {
         const struct hierarchy *h = &hierarchies[i];
+        if (h->controllers & CONTROLLER_CPU && !h->v2) /* v1 splits a group's weight between the CPUs it uses */
+            files_write_number(h->base, "cpu.shares", 1024ull * (unsigned long long)sysconf(_SC_NPROCESSORS_ONLN));
         if (h->controllers & CONTROLLER_PIDS && files_write_number(h->base, "pids.max", processes))
             fprintf(stderr, "stoker-jail: cannot limit the processes of all sandboxes together\n");
         if (h->controllers & CONTROLLER_MEMORY && !h->v2) /* v2 counts them as memory; before 4.5 there was none */
@@ -110,21 +100,27 @@ void cgroup_limit_all(void)
     }
 }
 
-static int open_group(const struct hierarchy *hierarchy, const char *name)
+static int open_group(const struct hierarchy *hierarchy, const struct cgroup *which)
 {
-    int group = openat(hierarchy->base, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    char path[CGROUP_PATH_MAX];
+    int group = openat(hierarchy->base, cgroup_share_path(hierarchy, which, path),
+                       O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     return group < 0 ? -errno : group;
 }
 
-static int make_in(const struct hierarchy *hierarchy, const char *name, const struct jail_limits *limits,
+static int make_in(const struct hierarchy *hierarchy, const struct cgroup *which, const struct jail_limits *limits,
                    struct cgroup_entry *entry, int index)
 {
-    if (mkdirat(hierarchy->base, name, 0755) < 0)
+    char path[CGROUP_PATH_MAX];
+    int error = cgroup_share_make(hierarchy, which->cpu_group, limits);
+    if (error)
+        return error;
+    if (mkdirat(hierarchy->base, cgroup_share_path(hierarchy, which, path), 0755) < 0)
         return -errno;
-    int group = open_group(hierarchy, name);
+    int group = open_group(hierarchy, which);
     if (group < 0)
         return group;
-    int error = limit_group(group, hierarchy, limits);
+    error = limit_group(group, hierarchy, limits);
     if (hierarchy->v2) {
         entry->into = group;
         return error;
@@ -136,26 +132,32 @@ static int make_in(const struct hierarchy *hierarchy, const char *name, const st
     return error;
 }
 
-int cgroup_make(const char *name, const struct jail_limits *limits, struct cgroup_entry *entry)
+int cgroup_make(struct cgroup *group, const struct jail_limits *limits, struct cgroup_entry *entry)
 {
     int error = 0;
+    group->cpu_group = limits->cpu_group;
     for (int i = 0; i < hierarchy_count && !error; i++)
-        error = make_in(&hierarchies[i], name, limits, entry, i);
+        error = make_in(&hierarchies[i], group, limits, entry, i);
     return error;
 }
 
-int cgroup_limit(const char *name, const struct jail_limits *limits)
+int cgroup_limit(struct cgroup *group, const struct jail_limits *limits)
 {
+    int moved = 0;
     for (int i = 0; i < hierarchy_count; i++) {
-        int group = open_group(&hierarchies[i], name);
-        if (group < 0)
-            return group;
-        int error = limit_group(group, &hierarchies[i], limits);
-        close(group);
+        int error = cgroup_share_join(&hierarchies[i], group, limits);
+        if (error < 0)
+            return error;
+        moved |= error && hierarchies[i].v2; /* what the service holds is of v2, or of v1 hierarchies without a CPU */
+        int opened = open_group(&hierarchies[i], group);
+        if (opened < 0)
+            return opened;
+        error = limit_group(opened, &hierarchies[i], limits);
+        close(opened);
         if (error)
             return error;
     }
-    return 0;
+    return moved;
 }
 
 static uint32_t handle(int group, const char *file, int flags, enum jail_answer_fd which, int *fds)
@@ -192,11 +194,11 @@ static uint32_t memory_handles(int group, int v2, int *fds)
     return mask;
 }
 
-uint32_t cgroup_handles(const char *name, int fds[JAIL_ANSWER_FDS_MAX])
+uint32_t cgroup_handles(const struct cgroup *which, int fds[JAIL_ANSWER_FDS_MAX])
 {
     uint32_t mask = 0;
     for (int i = 0; i < hierarchy_count; i++) {
-        int group = open_group(&hierarchies[i], name);
+        int group = open_group(&hierarchies[i], which);
         if (group < 0)
             continue;
         if (hierarchies[i].controllers & CONTROLLER_MEMORY)
@@ -212,18 +214,33 @@ uint32_t cgroup_handles(const char *name, int fds[JAIL_ANSWER_FDS_MAX])
     return mask;
 }
 
-void cgroup_kill(const char *name)
+void cgroup_kill(const struct cgroup *group)
 {
-    for (int i = hierarchy_count - 1; i >= 0; i--)
-        if (hierarchies[i].v2 || hierarchies[i].controllers & CONTROLLER_FREEZER)
-            cgroup_kill_in(&hierarchies[i], name);
+    char path[CGROUP_PATH_MAX];
+    for (int i = hierarchy_count - 1; i >= 0; i--) {
+        if (!hierarchies[i].v2 && !(hierarchies[i].controllers & CONTROLLER_FREEZER))
+            continue;
+        cgroup_kill_in(&hierarchies[i], cgroup_share_path(&hierarchies[i], group, path));
+        cgroup_kill_in(&hierarchies[i], group->name); /* where a move that failed left it */
+    }
 }
 
-int cgroup_remove(const char *name)
+static int remove_in(const struct hierarchy *hierarchy, const char *path)
 {
+    return unlinkat(hierarchy->base, path, AT_REMOVEDIR) && errno != ENOENT ? -errno : 0;
+}
+
+int cgroup_remove(const struct cgroup *group)
+{
+    char path[CGROUP_PATH_MAX];
     int error = 0;
-    for (int i = 0; i < hierarchy_count; i++)
-        if (unlinkat(hierarchies[i].base, name, AT_REMOVEDIR) && errno != ENOENT)
-            error = -errno;
+    for (int i = 0; i < hierarchy_count; i++) {
+        int failed = remove_in(&hierarchies[i], cgroup_share_path(&hierarchies[i], group, path));
+        if (!failed)
+            failed = remove_in(&hierarchies[i], group->name);
+        if (!failed)
+            cgroup_share_leave(&hierarchies[i], group->cpu_group);
+        error = failed ? failed : error;
+    }
     return error;
 }

@@ -15,7 +15,8 @@
  * JAIL_FREEZE_* features and the degraded bits. -errno only when leftovers stay. */
 int cgroup_open(const char *state, const char *instance, int only_v1, uint32_t *features, uint32_t *degraded);
 
-/* Bounds what all sandboxes together may take of what the host has only once: process numbers, socket buffers. */
+/* Bounds what all sandboxes together may take of what the host has only once: process numbers, socket buffers. And
+ * says how much they weigh together where others want the CPU. */
 void cgroup_limit_all(void);
 
 #define CGROUP_JOINS_MAX 8
@@ -27,19 +28,27 @@ struct cgroup_entry {
                                   * itself is spared the kernel's global lock, which can cost milliseconds */
 };
 
-/* Makes the group `name` with these limits. */
-int cgroup_make(const char *name, const struct jail_limits *limits, struct cgroup_entry *entry);
+/* One sandbox's. Where the CPU is shared out it is below a group of its cpu_group, elsewhere beside all others. */
+struct cgroup {
+    char name[16];
+    uint64_t cpu_group; /* 0: of none yet */
+};
 
-int cgroup_limit(const char *name, const struct jail_limits *limits);
+/* Makes the group with these limits. */
+int cgroup_make(struct cgroup *group, const struct jail_limits *limits, struct cgroup_entry *entry);
+
+/* Changes the limits; the first that name a cpu_group move a sandbox of none into it. Returns 1 when the descriptors
+ * that cgroup_handles gave are of no use any more, 0 when they are, or -errno. */
+int cgroup_limit(struct cgroup *group, const struct jail_limits *limits);
 
 /* Opens what the service may hold: fds[JAIL_FD_FREEZE] and on; returns the mask of those that exist here. */
-uint32_t cgroup_handles(const char *name, int fds[JAIL_ANSWER_FDS_MAX]);
+uint32_t cgroup_handles(const struct cgroup *group, int fds[JAIL_ANSWER_FDS_MAX]);
 
 /* SIGKILL to all in the group, frozen or not. */
-void cgroup_kill(const char *name);
+void cgroup_kill(const struct cgroup *group);
 
 /* 0, or -EBUSY while a process is still leaving. */
-int cgroup_remove(const char *name);
+int cgroup_remove(const struct cgroup *group);
 
 /* Removes the folder itself. */
 void cgroup_close(void);

@@ -29,14 +29,19 @@ int cgroup_claim(int parent, int base, const char *name)
     return 0;
 }
 
-/* rmdir fails for a group with a process or another group in it, and that is all the care it takes. */
-static void remove_groups(int base)
+/* rmdir fails for a group with a process or another group in it, and that is all the care it takes. Those of a
+ * sandbox may be one level down. */
+static void remove_groups(int base, const char *name, int levels)
 {
-    int again = openat(base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int again = openat(base, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *listing = again < 0 ? NULL : fdopendir(again);
-    for (struct dirent *entry; listing && (entry = readdir(listing));)
-        if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
-            unlinkat(base, entry->d_name, AT_REMOVEDIR);
+    for (struct dirent *entry; listing && (entry = readdir(listing));) {
+        if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
+            continue;
+        if (levels > 1)
+            remove_groups(dirfd(listing), entry->d_name, levels - 1);
+        unlinkat(dirfd(listing), entry->d_name, AT_REMOVEDIR);
+    }
     if (listing)
         closedir(listing);
 }
@@ -48,7 +53,7 @@ static void remove_if_dead(int parent, const char *name)
     if (base < 0)
         return;
     if (fgetxattr(base, MARK, value, sizeof value) > 0 && flock(base, LOCK_EX | LOCK_NB) == 0) {
-        remove_groups(base);
+        remove_groups(base, ".", 2);
         unlinkat(parent, name, AT_REMOVEDIR);
     }
     close(base);

@@ -21,6 +21,7 @@
 
 #define LEFTOVER_WAIT_MS 10000
 #define LEAF "service"
+#define LEAF_WEIGHT 1000 /* ten times that of all sandboxes together */
 #define CLAIMS 10 /* tries: another jail may take our new folder for a dead one's */
 
 struct hierarchy hierarchies[HIERARCHIES_MAX];
@@ -37,7 +38,7 @@ static const struct {
 
 /* --- v2: controllers must be handed down to our folder, which a group with processes in it may not do --------- */
 
-static int move_all(int from, int to)
+int cgroup_move_all(int from, int to)
 {
     char text[4096];
     for (int round = 0; round < 100; round++) {
@@ -58,7 +59,7 @@ static int is_delegated(int group)
            fgetxattr(group, "user.delegate", value, sizeof value) > 0;
 }
 
-static uint32_t hand_down(int group)
+uint32_t cgroup_hand_down(int group)
 {
     char text[256], enable[32];
     uint32_t bits = 0;
@@ -77,7 +78,7 @@ static uint32_t hand_down(int group)
 /* A delegated group is ours alone: its processes move to a leaf and the controllers go down. */
 static uint32_t hand_down_delegated(int group)
 {
-    uint32_t bits = hand_down(group);
+    uint32_t bits = cgroup_hand_down(group);
     if (bits || !is_delegated(group))
         return bits;
     if (mkdirat(group, LEAF, 0755) < 0 && errno != EEXIST)
@@ -85,9 +86,13 @@ static uint32_t hand_down_delegated(int group)
     int leaf = openat(group, LEAF, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (leaf < 0)
         return 0;
-    int error = move_all(group, leaf);
+    int error = cgroup_move_all(group, leaf);
+    if (!error)
+        bits = cgroup_hand_down(group);
+    if (bits & CONTROLLER_CPU)
+        files_write_number(leaf, "cpu.weight", LEAF_WEIGHT);
     close(leaf);
-    return error ? 0 : hand_down(group);
+    return bits;
 }
 
 /* --- finding and opening --------------------------------------------------------------------------------------- */
@@ -154,7 +159,7 @@ static int open_v2(struct hierarchy *hierarchy, const struct cgroup_location *lo
             return 0;
         uint32_t bits = hand_down_delegated(hierarchy->parent);
         if (bits) {
-            hierarchy->controllers = hand_down(hierarchy->base) & missing;
+            hierarchy->controllers = cgroup_hand_down(hierarchy->base) & missing;
             return 0;
         }
         if (i == 0 && strcmp(own, location->mount) != 0) {
@@ -208,21 +213,30 @@ void cgroup_kill_in(const struct hierarchy *hierarchy, const char *name)
     close(group);
 }
 
-static int sweep(const struct hierarchy *hierarchy, int remove)
+static int sweep_below(const struct hierarchy *hierarchy, const char *above, int remove)
 {
-    int left = 0;
-    DIR *listing = fdopendir(openat(hierarchy->base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    char path[80];
+    int left = 0, folder_fd = openat(hierarchy->base, *above ? above : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = folder_fd < 0 ? NULL : fdopendir(folder_fd);
     for (struct dirent *entry; listing && (entry = readdir(listing));) {
         if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
             continue;
-        if (!remove || unlinkat(hierarchy->base, entry->d_name, AT_REMOVEDIR)) {
-            cgroup_kill_in(hierarchy, entry->d_name);
+        snprintf(path, sizeof path, "%.32s%s%.32s", above, *above ? "/" : "", entry->d_name);
+        if (!*above && entry->d_name[0] == CGROUP_SHARE_LETTER)
+            left += sweep_below(hierarchy, path, remove);
+        if (!remove || unlinkat(hierarchy->base, path, AT_REMOVEDIR)) {
+            cgroup_kill_in(hierarchy, path);
             left++;
         }
     }
     if (listing)
         closedir(listing);
     return left;
+}
+
+static int sweep(const struct hierarchy *hierarchy, int remove)
+{
+    return sweep_below(hierarchy, "", remove);
 }
 
 static int each_leftover(int remove)

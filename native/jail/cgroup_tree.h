@@ -12,10 +12,18 @@ struct hierarchy {
     int v2;
 };
 
+#define CGROUP_SHARE_LETTER 'f' /* begins the name of a group of sandboxes; theirs begin otherwise */
+
 extern struct hierarchy hierarchies[HIERARCHIES_MAX];
 extern int hierarchy_count;
 
 /* SIGKILL to all in the group `name` of our folder; on v1 thawed first. */
 void cgroup_kill_in(const struct hierarchy *hierarchy, const char *name);
+
+/* v2: hands the limiting controllers down to the groups below. Returns those that could be. */
+uint32_t cgroup_hand_down(int group);
+
+/* Moves every process from one group of a hierarchy to another. 0 or -errno. */
+int cgroup_move_all(int from, int to);
 
 #endif

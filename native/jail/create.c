@@ -155,7 +155,7 @@ static int take_tmp(struct making *making)
 static int make_cgroup(struct making *making)
 {
     making->sandbox->has_cgroup = 1; /* also when only some hierarchies got theirs */
-    return cgroup_make(slot_cgroup_name(slot_of(making->sandbox)), &making->message->request.limits, &making->plan.entry);
+    return cgroup_make(&making->sandbox->cgroup, &making->message->request.limits, &making->plan.entry);
 }
 
 static int spawn(struct making *making)
@@ -187,7 +187,7 @@ static int prefer_for_oom(struct making *making)
 
 static int open_handles(struct making *making)
 {
-    making->mask |= cgroup_handles(slot_cgroup_name(slot_of(making->sandbox)), making->fds);
+    making->mask |= cgroup_handles(&making->sandbox->cgroup, making->fds);
     int pidfd = fcntl(making->sandbox->pidfd, F_DUPFD_CLOEXEC, 3);
     if (pidfd < 0)
         return -errno;

@@ -115,7 +115,7 @@ static int obey(int fd, const struct jail_message *message, struct jail_answer *
         sandbox_mount(message, answer);
         return 1;
     case JAIL_LIMITS:
-        sandbox_limit(message, answer);
+        sandbox_limit(message, answer, fds);
         return 1;
     case JAIL_DESTROY:
         answer->status = sandbox_destroy(message->request.sandbox, message->request.id);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define JAIL_MAGIC 0x4b4c4a53u
-#define JAIL_VERSION 2
+#define JAIL_VERSION 3
 #define JAIL_REQUEST_FDS_MAX 4
 #define JAIL_ANSWER_FDS_MAX 16
 #define JAIL_STAGE_BYTES 64
@@ -19,7 +19,8 @@ enum jail_operation {
     JAIL_HELLO = 1,   /* take over: whatever an earlier connection made is destroyed */
     JAIL_CREATE = 2,  /* make an empty sandbox */
     JAIL_MOUNT = 3,   /* put read-only folders into it */
-    JAIL_LIMITS = 4,  /* change memory, CPU, pids, files, /tmp */
+    JAIL_LIMITS = 4,  /* change memory, CPU, pids, files, /tmp; answered with the control group's descriptors
+                       * where it became another one */
     JAIL_DESTROY = 5, /* end it; answered when nothing of it is left */
     JAIL_COUNT = 6,   /* how many sandboxes live or are being taken apart */
 };
@@ -38,6 +39,7 @@ struct jail_limits {
     uint32_t cpu_weight;   /* 0: cpu_quota_us caps; 1: it only weighs */
     uint32_t pids_max;
     uint32_t open_files_max;
+    uint64_t cpu_group; /* sandboxes of one number share the CPU as if they were one; 0: alone */
 };
 
 struct jail_request {
@@ -107,7 +109,7 @@ struct jail_answer {
     char stage[JAIL_STAGE_BYTES]; /* on failure: the step that failed, NUL-terminated */
 };
 
-_Static_assert(sizeof(struct jail_request) == 72, "the request record has a fixed size");
+_Static_assert(sizeof(struct jail_request) == 80, "the request record has a fixed size");
 _Static_assert(sizeof(struct jail_answer) == 112, "the answer record has a fixed size");
 
 struct jail_message {

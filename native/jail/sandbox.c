@@ -53,7 +53,7 @@ static int remove_remains(struct sandbox *sandbox)
     uint32_t slot = slot_of(sandbox);
     if (sandbox->pid)
         return 0;
-    if (sandbox->has_cgroup && cgroup_remove(slot_cgroup_name(slot)))
+    if (sandbox->has_cgroup && cgroup_remove(&sandbox->cgroup))
         return 0; /* a process is still leaving it: tried again soon */
     if (sandbox->has_tmp)
         tmp_volume_give(slot);
@@ -81,7 +81,7 @@ static void kill_all_in(const struct sandbox *sandbox)
 {
     syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
     if (sandbox->has_cgroup)
-        cgroup_kill(slot_cgroup_name(slot_of(sandbox))); /* also what is frozen, and what no signal to PID 1 reaches */
+        cgroup_kill(&sandbox->cgroup); /* also what is frozen, and what no signal to PID 1 reaches */
 }
 
 static void start_end(struct sandbox *sandbox)
@@ -198,7 +198,7 @@ void sandbox_mount(const struct jail_message *message, struct jail_answer *answe
     }
 }
 
-void sandbox_limit(const struct jail_message *message, struct jail_answer *answer)
+void sandbox_limit(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX])
 {
     struct sandbox *sandbox = slot_find(message->request.sandbox);
     const struct jail_limits *limits = &message->request.limits;
@@ -207,7 +207,10 @@ void sandbox_limit(const struct jail_message *message, struct jail_answer *answe
         answer->status = -ESRCH;
         return;
     }
-    answer->status = cgroup_limit(slot_cgroup_name(slot_of(sandbox)), limits);
+    int moved = cgroup_limit(&sandbox->cgroup, limits);
+    answer->status = moved < 0 ? moved : 0;
+    if (moved > 0)
+        answer->fds = cgroup_handles(&sandbox->cgroup, fds);
     if (!answer->status)
         answer->status = tmp_volume_resize(slot_of(sandbox), limits->tmp_bytes);
     if (!answer->status)

@@ -22,7 +22,7 @@ void sandbox_open(const struct sandbox_host *host);
 /* Each fills answer->status and, on failure, answer->stage. `fds` are the caller's to close afterwards. */
 void sandbox_create(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX]);
 void sandbox_mount(const struct jail_message *message, struct jail_answer *answer);
-void sandbox_limit(const struct jail_message *message, struct jail_answer *answer);
+void sandbox_limit(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX]);
 
 /* Starts the end of a sandbox; `done` is called, perhaps at once, when nothing of it is left. */
 typedef void (*sandbox_done)(uint64_t id, uint64_t sandbox, int status);

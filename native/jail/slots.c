@@ -26,6 +26,7 @@ struct sandbox *slot_take(void)
         if (sandbox->state != FREE)
             continue;
         *sandbox = (struct sandbox){.state = LIVE, .pidfd = -1, .channel = -1, .handle = ++generation << 32 | last_slot};
+        snprintf(sandbox->cgroup.name, sizeof sandbox->cgroup.name, "s%u", last_slot);
         slots_taken++;
         return sandbox;
     }
@@ -49,13 +50,6 @@ struct sandbox *slot_find(uint64_t handle)
 uint32_t slot_of(const struct sandbox *sandbox)
 {
     return (uint32_t)(sandbox - slots);
-}
-
-const char *slot_cgroup_name(uint32_t slot)
-{
-    static char name[16];
-    snprintf(name, sizeof name, "s%u", slot);
-    return name;
 }
 
 void slot_close_fd(int *fd)

@@ -2,6 +2,7 @@
 #ifndef STOKER_JAIL_SLOTS_H
 #define STOKER_JAIL_SLOTS_H
 
+#include "cgroup.h"
 #include "egress.h"
 #include "sandbox.h"
 
@@ -20,6 +21,7 @@ struct sandbox {
     uid_t zygote_uid;    /* of a zygote: what it runs as, else 0 */
     int has_tmp, has_link, has_cgroup;
     uint32_t mounted; /* bits of mount points in use */
+    struct cgroup cgroup;
     struct egress_link link;
 };
 
@@ -41,9 +43,6 @@ void slot_free(struct sandbox *sandbox);
 struct sandbox *slot_find(uint64_t handle);
 
 uint32_t slot_of(const struct sandbox *sandbox);
-
-/* The name of its control group; valid until the next call. */
-const char *slot_cgroup_name(uint32_t slot);
 
 /* Closes a descriptor that may be none (-1), and forgets it. */
 void slot_close_fd(int *fd);

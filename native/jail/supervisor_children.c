@@ -22,6 +22,17 @@ static char *const JAIL_ENVIRONMENT[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "
 #define OOM_SCORE_JAIL "-900"
 #define OOM_SCORE_SERVICE "-500"
 
+#define SERVICE_NICE (-10)
+#define SERVICE_SLICE_NS 100000 /* the shortest there is */
+
+struct sched_attributes { /* the kernel's struct sched_attr, version 0, which libc does not declare */
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+};
+
 static void must(int result, const char *step)
 {
     if (result < 0)
@@ -63,6 +74,27 @@ static void prefer_others_for_oom(const char *score)
     close(fd);
 }
 
+/* Every call of every function passes the service: however busy they are, it must not wait for them. Its weight is
+ * nine times an ordinary task's, and its short slice lets it take the CPU from one with a longer slice as soon as it
+ * wakes (kernel 6.12; older ones ignore it). An ordinary user gets the slice alone: not an error. A session of its own,
+ * because where the kernel groups tasks by session (sched_autogroup_enabled) it is the session's weight that counts. */
+static void come_before_functions(void)
+{
+    struct sched_attributes mine = {
+        .size = sizeof mine, .policy = SCHED_OTHER, .nice = SERVICE_NICE, .runtime_ns = SERVICE_SLICE_NS};
+    int autogroup = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+    if (autogroup >= 0) {
+        if (dprintf(autogroup, "%d", SERVICE_NICE) < 0 && errno != EPERM)
+            supervisor_say("weight of the service's session: %s", strerror(errno));
+        close(autogroup);
+    }
+    if (syscall(SYS_sched_setattr, 0, &mine, 0) == 0)
+        return;
+    mine.nice = 0;
+    if ((errno != EPERM && errno != EACCES) || syscall(SYS_sched_setattr, 0, &mine, 0) < 0)
+        supervisor_say("weight of the service: %s", strerror(errno));
+}
+
 static void drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -96,8 +128,9 @@ static void become_service(const struct supervisor *s, pid_t parent)
 
 static _Noreturn void service_child(const struct supervisor *s, pid_t parent)
 {
-    must(setpgid(0, 0), "get a process group"); /* Ctrl-C is the supervisor's to forward */
+    must(setsid(), "get a session"); /* Ctrl-C is the supervisor's to forward */
     prefer_others_for_oom(OOM_SCORE_SERVICE); /* while still root */
+    come_before_functions();
     signals_as_usual();
     no_input();
     become_service(s, parent);

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from stoker.packaging.confinement import confine_compiler
+from stoker.packaging.confinement import confine_compiler, step_back
 
 EXIT_UNCONFINED = 77
 """The host has no Landlock: sources are then left to be compiled in their sandbox."""
@@ -28,7 +28,7 @@ def main() -> None:
     interpreter, tree, out, first, max_bytes, mount, language = sys.argv[1:]
     name, arguments = COMMANDS[language]
     script = Path(__file__).with_name(name).read_text("utf-8")
-    os.nice(NICENESS)
+    step_back(NICENESS)
     os.chdir(tree)
     if not confine_compiler(interpreter, tree, out, threads=language == "nodejs"):
         sys.exit(EXIT_UNCONFINED)

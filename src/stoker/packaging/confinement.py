@@ -26,6 +26,12 @@ _PR_SET_NO_NEW_PRIVS = 38
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def step_back(niceness: int) -> None:
+    """Weigh no more than that and interrupt nobody, whatever the service that started this process may."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(niceness, os.getpriority(os.PRIO_PROCESS, 0)))
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def confine(folder: str | None) -> list[str]:
     """Drop what packing does not need; returns the names of what this host could not give.
 

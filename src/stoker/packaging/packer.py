@@ -15,7 +15,7 @@ from typing import IO
 import msgspec
 
 from stoker.packaging.archive import READ_ERRORS, ArchiveRefused, read_plan
-from stoker.packaging.confinement import allow_cpu_for_a_job, confine
+from stoker.packaging.confinement import allow_cpu_for_a_job, confine, step_back
 from stoker.packaging.protocol import (
     MESSAGE_MAX_BYTES,
     Answer,
@@ -31,6 +31,8 @@ from stoker.packaging.protocol import (
 from stoker.packaging.unpack import unpack
 
 DESCRIPTORS_PER_REQUEST = 2
+NICENESS = 0
+"""As much as anything else on the host: somebody waits for a deployment."""
 _WHY_MAX = 500
 _CHUNK_BYTES = 1024 * 1024
 
@@ -38,6 +40,7 @@ _CHUNK_BYTES = 1024 * 1024
 def main() -> None:
     """Serve one request after another until the other end closes."""
     control = socket.socket(fileno=0)
+    step_back(NICENESS)
     _import_everything()
     missing = confine(sys.argv[1] if len(sys.argv) > 1 else None)
     decode = msgspec.msgpack.Decoder(Request).decode

@@ -30,6 +30,13 @@ class Freezer:
         self._on_deadline = on_deadline
         self._timer: asyncio.TimerHandle | None = None
 
+    def adopt(self, handles: dict[Handle, int]) -> None:
+        """The sandbox is in another control group now, unfrozen: descriptors of the old one are of no use."""
+        self.close()
+        self._freeze_fd = handles.get(Handle.FREEZE)
+        self._kill_fd = handles.get(Handle.KILL)
+        self._events_fd = handles.get(Handle.EVENTS)
+
     def freeze(self) -> None:
         """One write; a deadline begins."""
         if self._freeze_fd is None:

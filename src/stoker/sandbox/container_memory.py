@@ -30,6 +30,17 @@ class MemoryMeter:
         if self._event_fd is not None:
             self._loop.add_reader(self._event_fd, self._on_event)
 
+    def adopt(self, handles: dict[Handle, int]) -> None:
+        """The sandbox is in another control group now. What was used before was of no function."""
+        self.close()
+        self._current_fd = handles.get(Handle.MEMORY_CURRENT)
+        self._peak_fd = handles.get(Handle.MEMORY_PEAK)
+        self._oom_fd = handles.get(Handle.OOM)
+        self._event_fd = handles.get(Handle.OOM_EVENT)
+        self._peak_bytes = self._oom_kills = 0
+        if self._event_fd is not None:
+            self._loop.add_reader(self._event_fd, self._on_event)
+
     def peak_bytes(self) -> int:
         """The largest use so far; where only the current use is known, the largest seen."""
         fd = self._peak_fd if self._peak_fd is not None else self._current_fd

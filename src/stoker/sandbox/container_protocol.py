@@ -11,11 +11,11 @@ import msgspec
 from stoker.sandbox.driver import MountPoint, SandboxLimits
 
 MAGIC = 0x4B4C4A53
-VERSION = 2
+VERSION = 3
 CPU_PERIOD_US = 100_000
 MEBIBYTE = 1 << 20
 
-_REQUEST = struct.Struct("<IHHQQQQIIIIIIQ")
+_REQUEST = struct.Struct("<IHHQQQQIIIIQIIQ")
 _ANSWER = struct.Struct("<IHHQiIQIIII64s")
 
 ANSWER_BYTES = _ANSWER.size
@@ -132,6 +132,7 @@ def encode_request(
         1 if limits and limits.cpu_policy == "weight" else 0,
         limits.pids_max if limits else 0,
         limits.open_files_max if limits else 0,
+        limits.cpu_group if limits else 0,
         sum(1 << MOUNT_ORDER.index(point) for point in mounts),
         (EGRESS_FLAG if egress else 0) | (ZYGOTE_FLAG if is_zygote else 0),
         zygote,

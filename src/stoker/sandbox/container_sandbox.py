@@ -86,7 +86,10 @@ class ContainerSandbox:
 
     async def set_limits(self, limits: SandboxLimits) -> None:
         """Change memory, CPU, processes, open files and /tmp."""
-        await self._ask(Operation.LIMITS, limits=limits)
+        handles = await self._ask(Operation.LIMITS, limits=limits)
+        if handles:
+            self._freezer.adopt(handles)
+            self._memory.adopt(handles)
 
     async def launch(self, launch: Launch) -> None:
         """Start the process; returns when it executes.
@@ -196,7 +199,7 @@ class ContainerSandbox:
         *,
         limits: SandboxLimits | None = None,
         folders: dict[MountPoint, int] | None = None,
-    ) -> None:
+    ) -> dict[Handle, int]:
         self._check_alive()
         if self._jail is None:
             raise SandboxDied("the jail that made this sandbox is gone")
@@ -207,6 +210,7 @@ class ContainerSandbox:
         if answer.status:
             self._check_alive()
             raise SandboxError(f"{answer.stage or operation.name.lower()}: {os.strerror(-answer.status)}")
+        return answer.handles
 
     def _check_alive(self) -> None:
         if self._ended.done() or self._removal is not None:

@@ -40,6 +40,8 @@ class SandboxLimits(msgspec.Struct, frozen=True):
     tmp_mb: int = 512
     pids_max: int = 1024
     open_files_max: int = 1024
+    cpu_group: int = 0
+    """Sandboxes of one number (64 bits) share the CPU as if they were one; 0: alone, until a number comes."""
 
 
 class SandboxSpec(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from stoker.runtimes.environment import (
 )
 from stoker.sandbox.driver import SERVICE_API_PORT, Launch, MountPoint, SandboxLimits
 from stoker.services.credentials import Credential
-from stoker.services.functions import FunctionVersion
+from stoker.services.functions import FunctionKey, FunctionVersion
 
 _SERVICE_API = f"http://127.0.0.1:{SERVICE_API_PORT}"
 
@@ -32,7 +32,15 @@ ENDPOINTS: Mapping[str, str] = {
 def limits_of(function: FunctionVersion, cpu_policy: str, *, initialising: bool) -> SandboxLimits:
     """What the sandbox may use; Init has the whole CPU, as on AWS."""
     share = 0.0 if initialising else function.memory_mb / MB_PER_CPU
-    return SandboxLimits(function.memory_mb, share, cpu_policy, function.tmp_mb)
+    return SandboxLimits(
+        function.memory_mb, share, cpu_policy, function.tmp_mb, cpu_group=cpu_group_of(function.key)
+    )
+
+
+def cpu_group_of(key: FunctionKey) -> int:
+    """A function's number among those that share the CPU: its versions count as one. Never 0."""
+    name = f"{key.account}/{key.region}/{key.name}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) | 1
 
 
 class CodeFolders(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ import pytest
 
 from stoker.sandbox import container_freezer, container_launch, container_protocol
 from stoker.sandbox.container_freezer import Freezer
+from stoker.sandbox.container_memory import MemoryMeter
 from stoker.sandbox.container_protocol import Handle
 
 NATIVE = Path(__file__).resolve().parents[3] / "native"
@@ -63,6 +64,45 @@ async def test_a_thaw_calls_the_deadline_off(quick: None, tmp_path: Path) -> Non
     freezer.close()
     inside.close()
     outside.close()
+
+
+async def test_a_moved_sandbox_is_frozen_where_it_is_now(quick: None, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    before, kills = Group(old, frozen=False), []
+    inside, outside = socket.socketpair()
+    freezer = Freezer(before.handles, outside, lambda: kills.append(1))
+    freezer.freeze()
+    freezer.adopt(Group(new, frozen=True).handles)
+    await asyncio.sleep(0.15)
+    assert kills == [], "the deadline of the old group is off"
+    freezer.freeze()
+    freezer.kill()
+    assert [(folder / "freeze").read_text() for folder in (old, new)] == ["1", "1"]
+    assert [(folder / "kill").read_text() for folder in (old, new)] == ["", "1"]
+    for fd in before.handles.values():
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    freezer.close()
+    inside.close()
+    outside.close()
+
+
+async def test_a_moved_sandboxs_memory_is_read_where_it_is_now(tmp_path: Path) -> None:
+    def group(name: str, peak: int, current: int) -> dict[Handle, int]:
+        (tmp_path / f"{name}-peak").write_text(f"{peak}\n")
+        (tmp_path / f"{name}-current").write_text(f"{current}\n")
+        return {
+            Handle.MEMORY_PEAK: os.open(tmp_path / f"{name}-peak", os.O_RDONLY),
+            Handle.MEMORY_CURRENT: os.open(tmp_path / f"{name}-current", os.O_RDONLY),
+        }
+
+    meter = MemoryMeter(group("old", 900, 800), lambda: None)
+    assert (meter.peak_bytes(), meter.current_bytes()) == (900, 800)
+    meter.adopt(group("new", 70, 60))
+    assert (meter.peak_bytes(), meter.current_bytes()) == (70, 60)
+    meter.close()
 
 
 def constants(header: str) -> dict[str, int]:

@@ -15,9 +15,9 @@ import pytest
 
 from tests.integration.sandbox.running_jail import RunningJail, look, missing, run, shell
 
-REQUEST = struct.Struct("<IHHQQQQIIIIIIQ")
+REQUEST = struct.Struct("<IHHQQQQIIIIQIIQ")
 MAGIC = 0x4B4C4A53
-GOOD = [MAGIC, 2, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0]
+GOOD = [MAGIC, 3, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0]
 ROUNDS = 400
 
 
@@ -55,6 +55,7 @@ def record(**changes: int) -> bytes:
         "weight",
         "pids",
         "files",
+        "cpu_group",
         "mounts",
         "flags",
         "zygote",
