@@ -72,6 +72,8 @@ class WorkerAgent:
         )
         self._incarnation = secrets.token_hex(8)
         self._reserved_mb = 0
+        self._arriving = 0
+        """Sandboxes that have their room and are not among the lives yet."""
         self._planned: set[str] = set()
         self._draining = False
         self._lost_callbacks: list[Callable[[SandboxReference], None]] = []
@@ -131,7 +133,7 @@ class WorkerAgent:
             worker_id=self._settings.worker_id,
             memory_total_mb=self._settings.memory_total_mb,
             memory_reserved_mb=self._reserved_mb,
-            sandboxes=len(self._lives),
+            sandboxes=len(self._lives) + self._arriving,
             sandboxes_max=self._settings.sandboxes_max,
             draining=self._draining,
         )
@@ -157,6 +159,7 @@ class WorkerAgent:
         self._admit(function)
         # Room is taken before anything is awaited, so that two creations never share the last of it.
         self._reserved_mb += function.memory_mb
+        self._arriving += 1
         sandbox_id = secrets.token_hex(8)
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
@@ -172,6 +175,8 @@ class WorkerAgent:
         except BaseException:
             self._reserved_mb -= function.memory_mb
             raise
+        finally:
+            self._arriving -= 1
         self._lives[sandbox_id] = life
         self.statistics.reserve_ms.add((self._parts.clock.monotonic_s() - started_s) * 1000.0)
         await self._begin(life)
@@ -183,7 +188,7 @@ class WorkerAgent:
         settings = self._settings
         if self._draining:
             raise WorkerUnavailable(f"worker {settings.worker_id} is closing")
-        if len(self._lives) >= settings.sandboxes_max:
+        if len(self._lives) + self._arriving >= settings.sandboxes_max:
             raise WorkerUnavailable(
                 f"worker {settings.worker_id} has all its {settings.sandboxes_max} sandboxes"
             )

@@ -722,3 +722,13 @@ def test_a_thousand_invocations_make_no_task_and_leak_nothing() -> None:
         assert world.agent.sandboxes()[0].invocations == 1001
 
     play(test, echo)
+
+
+def test_sandboxes_made_at_once_share_the_last_places() -> None:
+    async def test(world: World) -> None:
+        made = await asyncio.gather(*(world.create() for _ in range(7)), return_exceptions=True)
+        refused = [each for each in made if isinstance(each, WorkerUnavailable)]
+        assert len(refused) == 3
+        assert world.agent.snapshot().sandboxes == 4
+
+    play(test, echo)
