@@ -31,6 +31,15 @@ class _NoLongerWanted(StokerError):
     """Whoever waited for this sandbox was served by another."""
 
 
+class _Search(msgspec.Struct, eq=False):
+    """How far one maker is with finding a worker; ``refused``: those that had no room when asked."""
+
+    request: PlacementRequest
+    refused: dict[str, WorkerUnavailable] = {}
+    evict_at_s: float = 0.0
+    pause_s: float = ROOM_POLL_FIRST_S
+
+
 class LocalWorkerManager:
     """The WorkerManager port for workers that this process alone uses."""
 
@@ -48,6 +57,7 @@ class LocalWorkerManager:
         self._clock = clock
         self._pool = pool or Pool(limits)
         self._waiting = Waiting()
+        self._loop = asyncio.get_running_loop()
         self._making: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -65,13 +75,14 @@ class LocalWorkerManager:
             RuntimeUnavailable: no worker can run the function's runtime.
         """
         if self._closed:
-            raise ServiceError("ServiceException", "The service is shutting down.")
-        ticket = self._pool.plan(function, self._clock.monotonic_s())
-        if ticket is None:
-            raise too_many_requests("Rate Exceeded.", "FunctionInvocationRateLimitExceeded")
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._waiting.add(function.deployment_id, waiter, self._clock.monotonic_s())
-        self._spawn(self._make(ticket, function))
+            raise _closing()
+        now_s = self._clock.monotonic_s()
+        waiter: Waiter = self._loop.create_future()
+        self._waiting.add(function.deployment_id, waiter, now_s)
+        if self._waiting.lacks_makers(function.deployment_id) and not self._begin_making(function, now_s):
+            waiter.cancel()
+            self._waiting.discard(function.deployment_id, waiter)
+            raise _over_rate()
         self._arm()
         try:
             return await waiter
@@ -114,6 +125,27 @@ class LocalWorkerManager:
             for task in late:
                 task.cancel()
 
+    def _begin_making(self, function: FunctionVersion, now_s: float) -> bool:
+        """Make one more sandbox; False over the scaling rate."""
+        ticket = self._pool.plan(function, now_s)
+        if ticket is not None:
+            self._waiting.making(function.deployment_id)
+            self._spawn(self._make(ticket, function))
+        return ticket is not None
+
+    def _make_more(self, function: FunctionVersion) -> None:
+        """A maker for callers that only queued while there was no room; it calls for the next one itself."""
+        deployment_id = function.deployment_id
+        while self._waiting.lacks_makers(deployment_id):
+            error = _closing()
+            if not self._closed:
+                if self._begin_making(function, self._clock.monotonic_s()):
+                    return
+                error = _over_rate()
+            waiter = self._waiting.pop_surplus(deployment_id)
+            if waiter is not None:
+                waiter.set_exception(error)
+
     async def _make(self, ticket: Ticket, function: FunctionVersion) -> None:
         deployment_id = function.deployment_id
         try:
@@ -122,6 +154,7 @@ class LocalWorkerManager:
             self._pool.abandon(ticket)
             self._waiting.made(deployment_id)
             self._fail(deployment_id, error)
+            self._make_more(function)
             if not isinstance(error, Exception):
                 raise
             return
@@ -134,32 +167,45 @@ class LocalWorkerManager:
             self.release(reservation, healthy=True)
 
     async def _create(self, function: FunctionVersion) -> SandboxReference:
-        """Ask workers until one makes the sandbox; make room where there is none; give up after a while."""
-        request = PlacementRequest(function.memory_mb, function.architecture)
-        evict_at_s, pause_s = 0.0, ROOM_POLL_FIRST_S
-        refused: dict[str, WorkerUnavailable] = {}
+        """Ask workers until one makes the sandbox; wait while none has room."""
+        search = _Search(PlacementRequest(function.memory_mb, function.architecture))
         while True:
-            snapshots = self._snapshots(function.key, refused)
-            worker_id = self._placement.choose(snapshots, request)
-            if worker_id is not None:
-                try:
-                    return await self._workers[worker_id].create(function)
-                except WorkerUnavailable as error:
-                    refused[worker_id] = error
-                    continue
-            now_s = self._clock.monotonic_s()
-            # Sandboxes that come back are passed on meanwhile: it is others who wait now, and fewer or more.
-            oldest_s = self._waiting.oldest_since_s(function.deployment_id)
-            if oldest_s is None or self._waiting.has_surplus(function.deployment_id):
-                raise _NoLongerWanted
-            if now_s >= oldest_s + ROOM_WAIT_S or self._closed:
-                raise _no_capacity(function, refused)
-            if now_s >= evict_at_s and (victims := self._pool.make_room(snapshots, function.memory_mb)):
-                self._retire(victims)
-                evict_at_s = now_s + EVICTION_INTERVAL_S
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, ROOM_POLL_MAX_S)
-            refused.clear()
+            worker_id = self._placement.choose(
+                self._snapshots(function.key, search.refused), search.request
+            ) or await self._wait_for_room(function, search)
+            self._make_more(function)
+            try:
+                return await self._workers[worker_id].create(function)
+            except WorkerUnavailable as error:
+                search.refused[worker_id] = error
+
+    async def _wait_for_room(self, function: FunctionVersion, search: "_Search") -> str:
+        """The worker that has room at last. One maker of a deployment waits; other callers just queue."""
+        if not self._waiting.stand_still(function.deployment_id):
+            raise _NoLongerWanted
+        try:
+            while True:
+                now_s = self._clock.monotonic_s()
+                # Sandboxes that come back are passed on meanwhile: others wait now, and fewer or more.
+                oldest_s = self._waiting.oldest_since_s(function.deployment_id)
+                if oldest_s is None or self._waiting.has_surplus(function.deployment_id):
+                    raise _NoLongerWanted
+                if now_s >= oldest_s + ROOM_WAIT_S or self._closed:
+                    raise _no_capacity(function, search.refused)
+                snapshots = self._snapshots(function.key, search.refused)
+                if now_s >= search.evict_at_s:
+                    victims = self._pool.make_room(snapshots, function.memory_mb)
+                    self._retire(victims)
+                    search.evict_at_s = now_s + EVICTION_INTERVAL_S if victims else 0.0
+                await asyncio.sleep(search.pause_s)
+                search.pause_s = min(search.pause_s * 2, ROOM_POLL_MAX_S)
+                search.refused.clear()
+                snapshots = self._snapshots(function.key, search.refused)
+                worker_id = self._placement.choose(snapshots, search.request)
+                if worker_id is not None:
+                    return worker_id
+        finally:
+            self._waiting.go_on(function.deployment_id)
 
     def _snapshots(
         self, key: FunctionKey, refused: Mapping[str, WorkerUnavailable]
@@ -194,12 +240,12 @@ class LocalWorkerManager:
         return True
 
     def _fail(self, deployment_id: str, error: BaseException) -> None:
+        if isinstance(error, _NoLongerWanted):
+            return
         waiter = self._waiting.pop_surplus(deployment_id)
         if waiter is not None:
-            if isinstance(error, asyncio.CancelledError):
-                error = ServiceError("ServiceException", "The service is shutting down.")
-            waiter.set_exception(error)
-        elif not isinstance(error, _NoLongerWanted | asyncio.CancelledError):
+            waiter.set_exception(_closing() if isinstance(error, asyncio.CancelledError) else error)
+        elif not isinstance(error, asyncio.CancelledError):
             _log.warning("a sandbox that nobody waits for could not be made", reason=str(error))
 
     def _retire(self, references: list[SandboxReference]) -> None:
@@ -223,6 +269,14 @@ class LocalWorkerManager:
         self._retire(self._pool.reclaim(self._clock.monotonic_s()))
         if not self._pool.is_empty():
             self._arm()
+
+
+def _over_rate() -> ServiceError:
+    return too_many_requests("Rate Exceeded.", "FunctionInvocationRateLimitExceeded")
+
+
+def _closing() -> ServiceError:
+    return ServiceError("ServiceException", "The service is shutting down.")
 
 
 def _no_capacity(function: FunctionVersion, refused: Mapping[str, WorkerUnavailable]) -> ServiceError:

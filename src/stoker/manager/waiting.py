@@ -11,13 +11,15 @@ Waiter = asyncio.Future[Reservation]
 class Waiting:
     """Per deployment, callers in the order they came, and how many sandboxes are being made for them.
 
-    A caller adds one of each, so there are never more callers than sandboxes in the making: whoever came
-    first takes whatever sandbox is free first, a new one or one that was given back meanwhile.
+    There are never more callers than sandboxes in the making, unless one of these stands still for want of
+    room: then callers just queue behind it. Whoever came first takes whatever sandbox is free first, a new
+    one or one that was given back meanwhile.
     """
 
     def __init__(self) -> None:
         self._waiters: dict[str, deque[tuple[Waiter, float]]] = {}
         self._making: dict[str, int] = {}
+        self._without_room: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._waiters)
@@ -26,9 +28,29 @@ class Waiting:
         return sum(len(waiters) for waiters in self._waiters.values())
 
     def add(self, deployment_id: str, waiter: Waiter, now_s: float) -> None:
-        """A caller waits from now on, and one more sandbox is being made."""
+        """A caller waits from now on."""
         self._waiters.setdefault(deployment_id, deque()).append((waiter, now_s))
+
+    def making(self, deployment_id: str) -> None:
+        """One more sandbox is being made."""
         self._making[deployment_id] = self._making.get(deployment_id, 0) + 1
+
+    def stand_still(self, deployment_id: str) -> bool:
+        """There is no room for the sandbox in the making; False when another one waits for that already."""
+        if deployment_id in self._without_room:
+            return False
+        self._without_room.add(deployment_id)
+        return True
+
+    def go_on(self, deployment_id: str) -> None:
+        """There is room again, or it is waited for no longer."""
+        self._without_room.discard(deployment_id)
+
+    def lacks_makers(self, deployment_id: str) -> bool:
+        """Whether another sandbox should be made: more callers than makers, and none of them stands still."""
+        if deployment_id in self._without_room:
+            return False
+        return len(self._waiters.get(deployment_id, ())) > self._making.get(deployment_id, 0)
 
     def made(self, deployment_id: str) -> None:
         """One sandbox less is in the making: it is there, or it failed."""
@@ -37,9 +59,9 @@ class Waiting:
             del self._making[deployment_id]
 
     def discard(self, deployment_id: str, waiter: Waiter) -> None:
-        """A caller gave up or was served."""
+        """A caller gave up or was served; who was served is mostly gone from the queue already."""
         waiters = self._waiters.get(deployment_id)
-        if waiters is None:
+        if waiters is None or not waiter.cancelled():
             return
         left = deque(entry for entry in waiters if entry[0] is not waiter)
         if left:

@@ -375,3 +375,37 @@ def test_who_waits_too_long_is_told_after_three_seconds_each() -> None:
         await manager.close(0.0)
 
     run_virtually(story())
+
+
+def test_without_room_callers_queue_behind_one_maker_and_all_get_theirs_once_there_is_room() -> None:
+    async def story() -> None:
+        worker = PretendWorker(sandboxes_max=1, create_s=0.01)
+        manager = manager_over(worker)
+        held = await manager.place(F)
+        callers = [asyncio.create_task(manager.place(F)) for _ in range(10)]
+        await asyncio.sleep(0.5)
+        assert manager.waiting() == 10
+        assert manager.statistics().placing == 1
+        worker.sandboxes_max = 5
+        await asyncio.sleep(0.2)
+        assert sum(caller.done() for caller in callers) == 4, "not one after the other"
+        worker.sandboxes_max = 11
+        reservations = [held, *await asyncio.gather(*callers)]
+        assert len({reservation.sandbox.sandbox_id for reservation in reservations}) == 11
+        assert manager.statistics().placing == 0
+        await manager.close(0.0)
+
+    run_virtually(story())
+
+
+def test_those_who_queue_are_told_when_the_service_closes() -> None:
+    async def story() -> None:
+        manager = manager_over(PretendWorker(sandboxes_max=1))
+        await manager.place(F)
+        callers = [asyncio.create_task(manager.place(F)) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        await manager.close(1.0)
+        answers = await asyncio.gather(*callers, return_exceptions=True)
+        assert all(isinstance(answer, ServiceError) for answer in answers)
+
+    run_virtually(story())
