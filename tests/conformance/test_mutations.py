@@ -16,10 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.recorded import ECHO, SETTLED_WITHIN_S, arn, created, creation
-from tests.running import ACCESS_KEY_ID, REGION, ROLE, SECRET_ACCESS_KEY, RunningStoker
+from tests.running import ACCESS_KEY_ID, ACCOUNT, REGION, ROLE, SECRET_ACCESS_KEY, RunningStoker
 
 NAME = "mutated"
 EXAMPLES = 250
+
+SIGNER = f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/test"
+SIGNING = f"arn:aws:lambda:{REGION}:{ACCOUNT}:code-signing-config:csc-00000000000000000"
 
 BASES: dict[str, dict[str, Any]] = {
     "CreateFunction": creation(NAME, Code={"ZipFile": "UEsDBA=="}),
@@ -41,6 +44,15 @@ BASES: dict[str, dict[str, Any]] = {
     "GetFunctionEventInvokeConfig": {"FunctionName": NAME},
     "DeleteFunctionEventInvokeConfig": {"FunctionName": NAME},
     "ListFunctionEventInvokeConfigs": {"FunctionName": NAME},
+    "CreateCodeSigningConfig": {"AllowedPublishers": {"SigningProfileVersionArns": [SIGNER]}},
+    "GetCodeSigningConfig": {"CodeSigningConfigArn": SIGNING},
+    "UpdateCodeSigningConfig": {"CodeSigningConfigArn": SIGNING},
+    "DeleteCodeSigningConfig": {"CodeSigningConfigArn": SIGNING},
+    "ListCodeSigningConfigs": {},
+    "ListFunctionsByCodeSigningConfig": {"CodeSigningConfigArn": SIGNING},
+    "PutFunctionCodeSigningConfig": {"FunctionName": NAME, "CodeSigningConfigArn": SIGNING},
+    "GetFunctionCodeSigningConfig": {"FunctionName": NAME},
+    "DeleteFunctionCodeSigningConfig": {"FunctionName": NAME},
     "Invoke": {"FunctionName": NAME, "InvocationType": "DryRun"},
 }
 

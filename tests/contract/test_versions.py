@@ -205,3 +205,19 @@ async def test_versions_and_aliases_go_with_their_function(cellar: Cellar) -> No
     assert await shelf.get(place) is None
     await make(metadata, "one", versions=1)
     assert await numbers(metadata, "one") == ["one:$LATEST", "one:1"]
+
+
+async def test_a_function_is_created_with_its_records_or_not_at_all(cellar: Cellar) -> None:
+    metadata, records = cellar
+    shelf = alias_shelf(records)
+    record = alias_record(shelf, alias_key(key("f"), "live"), Alias(version=LATEST), "r")
+    function = FunctionRecord(key=key("f"), created_at_s=1.0)
+    with pytest.raises(RequirementUnmet):
+        await metadata.create(
+            function, latest("f"), records=[record], requires=[FunctionThere(key("another"))]
+        )
+    assert await metadata.function(key("f")) is None
+    assert await metadata.version(key("f"), LATEST) is None
+    assert await records.get(record.key) is None
+    await metadata.create(function, latest("f"), records=[record], requires=[FunctionThere(key("f"))])
+    assert await records.get(record.key) == record

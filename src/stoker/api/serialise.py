@@ -34,7 +34,7 @@ def serialise_response(operation: Operation, response: Any, request_id: str) -> 
     elif not isinstance(response, expected):
         raise TypeError(f"{operation.name} answers {expected.__name__}, not {type(response).__name__}")
     headers: Headers = [(b"x-amzn-requestid", request_id.encode())]
-    if response is None:
+    if response is None or operation.status == NO_CONTENT:
         return Answer(operation.status, headers, b"")
     output = operation.output
     if output.is_plain:

@@ -1,9 +1,9 @@
 """Reserved concurrency of functions, within what the account must leave unreserved."""
 
-from stoker.control.lookup import Target, target
+from stoker.control.lookup import unqualified
 from stoker.control.messages import function_not_found
 from stoker.control.ports import Ports
-from stoker.core.errors import ServiceError, invalid_parameter
+from stoker.core.errors import ServiceError
 from stoker.services.context import RequestContext
 from stoker.services.functions import FunctionMissing, ReservationRefused
 from stoker.services.lambda_types import (
@@ -25,7 +25,7 @@ class FunctionConcurrency:
         self._ports = ports
 
     async def put(self, context: RequestContext, request: PutFunctionConcurrencyRequest) -> Concurrency:
-        found = _unqualified(context, request.function_name, "PutFunctionConcurrency")
+        found = unqualified(context, request.function_name, "PutFunctionConcurrency")
         value = request.reserved_concurrent_executions
         # Nothing reserved takes nothing from the others, so it is always possible.
         total_max = max(self._ports.account_concurrency - UNRESERVED_MIN, 0) if value else None
@@ -45,26 +45,16 @@ class FunctionConcurrency:
     async def get(
         self, context: RequestContext, request: GetFunctionConcurrencyRequest
     ) -> GetFunctionConcurrencyResponse:
-        found = _unqualified(context, request.function_name, "GetFunctionConcurrency")
+        found = unqualified(context, request.function_name, "GetFunctionConcurrency")
         function = await self._ports.metadata.function(found.key)
         if function is None:
             raise function_not_found(found.arn)
         return GetFunctionConcurrencyResponse(reserved_concurrent_executions=function.reserved_concurrency)
 
     async def delete(self, context: RequestContext, request: DeleteFunctionConcurrencyRequest) -> None:
-        found = _unqualified(context, request.function_name, "DeleteFunctionConcurrency")
+        found = unqualified(context, request.function_name, "DeleteFunctionConcurrency")
         try:
             await self._ports.metadata.set_reserved_concurrency(found.key, None)
         except FunctionMissing as problem:
             raise function_not_found(found.arn) from problem
         self._ports.invalidation.publish(found.key)
-
-
-def _unqualified(context: RequestContext, name: str, operation: str) -> Target:
-    found = target(context, name, operation)
-    if found.qualifier is not None:
-        raise invalid_parameter(
-            "This operation is permitted on Lambda functions only. Aliases and versions do not support this "
-            "operation. Please specify either a function name or an unqualified function ARN."
-        )
-    return found

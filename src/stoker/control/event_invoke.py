@@ -1,5 +1,7 @@
 """Event invoke config: retries, event age and destinations of asynchronous invocations, by qualifier."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from stoker.control.destinations import check_destinations, destinations
@@ -9,7 +11,7 @@ from stoker.control.ports import Ports
 from stoker.control.qualifiers import find, stays
 from stoker.core.errors import ServiceError, invalid_parameter, not_found
 from stoker.services.aliases import alias_shelf
-from stoker.services.context import RequestContext
+from stoker.services.context import OperationHandler, RequestContext
 from stoker.services.event_invoke import EVENT_INVOKE_CONFIG, EventInvokeConfig, event_invoke_key
 from stoker.services.functions import LATEST
 from stoker.services.lambda_types import (
@@ -49,6 +51,16 @@ class EventInvokeConfigs:
         self._ports = ports
         self._aliases = alias_shelf(ports.records)
         self._shelf = Shelf(ports.records, EVENT_INVOKE_CONFIG, EventInvokeConfig)
+
+    def operations(self) -> Mapping[str, OperationHandler]:
+        """What is served here, by operation."""
+        return {
+            "PutFunctionEventInvokeConfig": self.put,
+            "UpdateFunctionEventInvokeConfig": self.update,
+            "GetFunctionEventInvokeConfig": self.get,
+            "DeleteFunctionEventInvokeConfig": self.delete,
+            "ListFunctionEventInvokeConfigs": self.list,
+        }
 
     async def put(
         self, context: RequestContext, request: PutFunctionEventInvokeConfigRequest

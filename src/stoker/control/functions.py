@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from stoker.control.function_signing import FunctionSigning, config_not_found
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import code_location
 from stoker.control.lookup import latest_version, new_key, target
@@ -49,18 +51,27 @@ from stoker.services.lambda_types import (
     UpdateFunctionCodeRequest,
     UpdateFunctionConfigurationRequest,
 )
+from stoker.services.records import RequirementUnmet
 
 
 class Functions:
     """Handlers of the function operations."""
 
-    def __init__(self, ports: Ports, holds: CodeHolds, settling: Settling, storage: CodeStorage) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        holds: CodeHolds,
+        settling: Settling,
+        storage: CodeStorage,
+        signing: FunctionSigning,
+    ) -> None:
         self._ports = ports
         self._metadata = ports.metadata
         self._aliases = alias_shelf(ports.records)
         self._holds = holds
         self._settling = settling
         self._storage = storage
+        self._signing = signing
 
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)
@@ -71,9 +82,10 @@ class Functions:
         source = code_source(request.code, "CreateFunction")
         if await self._metadata.function(key) is not None:
             raise _exists(key)
+        signing = await self._signing.check_new(context, key, request.code_signing_config_arn)
         code = await self._admit(source)
         release = self._holds.take(code.code_sha256)
-        return await self._settling.uninterrupted(self._create_held(key, request, code, release))
+        return await self._settling.uninterrupted(self._create_held(key, request, code, release, signing))
 
     async def get(self, context: RequestContext, request: GetFunctionRequest) -> GetFunctionResponse:
         found = target(context, request.function_name, "GetFunction", request.qualifier)
@@ -150,6 +162,7 @@ class Functions:
         _check_updatable(stored, request.revision_id)
         if request.architectures:
             check_runtime(stored.runtime or "", request.architectures[0], self._ports.runtimes)
+        await self._signing.check_update(found.key)
         code = await self._admit(source)
         release = self._holds.take(code.code_sha256)
         changed = coded_version(stored, code, request.architectures)
@@ -174,10 +187,11 @@ class Functions:
         request: CreateFunctionRequest,
         code: CodeArtifact,
         release: Callable[[], None],
+        signing: dict[str, Any],
     ) -> FunctionConfiguration:
         try:
             try:
-                latest, first = await self._store_new(key, request, code)
+                latest, first = await self._store_new(key, request, code, signing)
             finally:
                 release()
         except StokerError:
@@ -216,7 +230,7 @@ class Functions:
         return await admitted_code(source, self._ports.code, self._ports.objects)
 
     async def _store_new(
-        self, key: FunctionKey, request: CreateFunctionRequest, code: CodeArtifact
+        self, key: FunctionKey, request: CreateFunctionRequest, code: CodeArtifact, signing: dict[str, Any]
     ) -> tuple[FunctionVersion, FunctionVersion | None]:
         ports = self._ports
         latest = created_version(
@@ -231,9 +245,11 @@ class Functions:
         await self._storage.claim(key, code.size_bytes * (1 if first is None else 2))
         function = FunctionRecord(key=key, created_at_s=ports.clock.now_s(), tags=request.tags or {})
         try:
-            await self._metadata.create(function, latest, first)
+            await self._metadata.create(function, latest, first, **signing)
         except FunctionExists as problem:
             raise _exists(key) from problem
+        except RequirementUnmet as problem:
+            raise config_not_found(request.code_signing_config_arn or "") from problem
         return latest, first
 
     async def _replace(self, stored: FunctionVersion, changed: FunctionVersion) -> FunctionConfiguration:

@@ -44,6 +44,21 @@ def target(context: RequestContext, name: str, operation: str, qualifier: str | 
     return Target(key, reference.qualifier)
 
 
+def unqualified(context: RequestContext, name: str, operation: str) -> Target:
+    """Read a FunctionName for an operation on whole functions.
+
+    Raises:
+        ServiceError: as ``target``; also for a name that carries a version or alias.
+    """
+    found = target(context, name, operation)
+    if found.qualifier is not None:
+        raise invalid_parameter(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this "
+            "operation. Please specify either a function name or an unqualified function ARN."
+        )
+    return found
+
+
 def new_key(context: RequestContext, name: str) -> FunctionKey:
     """The key for a function to be created.
 

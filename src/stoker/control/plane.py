@@ -5,9 +5,11 @@ from pathlib import Path
 
 from stoker.control.accounts import Accounts
 from stoker.control.aliases import Aliases
+from stoker.control.code_signing import CodeSigningConfigs
 from stoker.control.concurrency import FunctionConcurrency
 from stoker.control.deletion import Deletion
 from stoker.control.event_invoke import EventInvokeConfigs
+from stoker.control.function_signing import FunctionSigning
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
 from stoker.control.layer_records import LayerRecords
@@ -31,7 +33,8 @@ class ControlPlane:
         self._settling = Settling(ports)
         layers = LayerRecords(ports.records)
         storage = CodeStorage(ports, layers)
-        self._functions = Functions(ports, self._holds, self._settling, storage)
+        self._signing = FunctionSigning(ports)
+        self._functions = Functions(ports, self._holds, self._settling, storage, self._signing)
         self._layers = Layers(ports, layers, self._holds, self._settling, storage)
         self._deletion = Deletion(ports, self._holds, self._settling)
         self._versions = Versions(ports, self._settling, storage)
@@ -40,6 +43,7 @@ class ControlPlane:
         self._policies = FunctionPolicies(ports)
         self._accounts = Accounts(ports, layers)
         self._tags = Tags(ports)
+        self._code_signing = CodeSigningConfigs(ports)
         self._event_invoke = EventInvokeConfigs(ports)
 
     async def start(self) -> None:
@@ -55,7 +59,6 @@ class ControlPlane:
     def operations(self) -> Mapping[str, OperationHandler]:
         """Every operation that is served here, by its name in the API's model."""
         functions, concurrency, tags = self._functions, self._concurrency, self._tags
-        event_invoke = self._event_invoke
         layers = self._layers
         versions, aliases = self._versions, self._aliases
         return {
@@ -76,11 +79,6 @@ class ControlPlane:
             "PutFunctionConcurrency": concurrency.put,
             "GetFunctionConcurrency": concurrency.get,
             "DeleteFunctionConcurrency": concurrency.delete,
-            "PutFunctionEventInvokeConfig": event_invoke.put,
-            "UpdateFunctionEventInvokeConfig": event_invoke.update,
-            "GetFunctionEventInvokeConfig": event_invoke.get,
-            "DeleteFunctionEventInvokeConfig": event_invoke.delete,
-            "ListFunctionEventInvokeConfigs": event_invoke.list,
             "PublishLayerVersion": layers.publish,
             "GetLayerVersion": layers.get,
             "GetLayerVersionByArn": layers.get_by_arn,
@@ -97,6 +95,9 @@ class ControlPlane:
             "ListTags": tags.list,
             "TagResource": tags.tag,
             "UntagResource": tags.untag,
+            **self._event_invoke.operations(),
+            **self._code_signing.operations(),
+            **self._signing.operations(),
         }
 
     async def code_download(self, path: str, query: Mapping[str, str]) -> Path | None:

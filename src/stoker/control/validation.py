@@ -28,7 +28,6 @@ _ROLE = re.compile(ROLE_PATTERN, re.ASCII)
 _UNBUILT = {
     "publish_to": "PublishTo",
     "file_system_configs": "FileSystemConfigs",
-    "code_signing_config_arn": "CodeSigningConfigArn",
     "image_config": "ImageConfig",
     "tenancy_config": "TenancyConfig",
     "capacity_provider_config": "CapacityProviderConfig",

@@ -3,12 +3,15 @@
 ``control`` writes them, ``frontend`` reads them, ``manager`` and ``worker`` run them; ``store`` keeps them.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from stoker.core.errors import StokerError
+
+if TYPE_CHECKING:
+    from stoker.services.records import Record, Requirement
 
 LATEST = "$LATEST"
 
@@ -151,12 +154,20 @@ class FunctionMetadata(Protocol):
     """Where functions are kept. Every write that returned survives ``kill -9``."""
 
     async def create(
-        self, function: FunctionRecord, latest: FunctionVersion, first: FunctionVersion | None = None
+        self,
+        function: FunctionRecord,
+        latest: FunctionVersion,
+        first: FunctionVersion | None = None,
+        *,
+        records: "Sequence[Record]" = (),
+        requires: "Sequence[Requirement]" = (),
     ) -> None:
-        """Store a function, its $LATEST and, if it is published at once, its version 1 in one transaction.
+        """Store a function, its $LATEST and, if it is published at once, its version 1 in one transaction,
+        together with new records that belong to it.
 
         Raises:
             FunctionExists: the key is taken.
+            RequirementUnmet: one of ``requires`` did not hold; nothing was written.
         """
         ...
 

@@ -1,10 +1,11 @@
 """Fakes of the metadata, queue and object ports for tests. They can be told to fail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from stoker.core.errors import StokerError
 from stoker.services.functions import (
     LATEST,
     VERSIONS_PAGE_MAX,
@@ -22,6 +23,7 @@ from stoker.services.functions import (
 )
 from stoker.services.objects import FetchedObject, ObjectError, ObjectTooBig
 from stoker.services.queue import EventExists, QueuedEvent, QueueFull
+from stoker.services.records import Change, Put, Record, Requirement
 from stoker.store.queue import event_size_bytes
 
 
@@ -51,6 +53,10 @@ class MemoryFunctionMetadata(Failing):
         self._last: dict[FunctionKey, int] = {}
         self.is_referred_to: Callable[[FunctionKey, str, str], bool] = lambda key, kind, lookup: False
         """Whether a record of that kind and of the key's account and region has that lookup."""
+        self.write_records: Callable[[Sequence[Change], Sequence[Requirement]], None] = (
+            lambda _changes, _requires: None
+        )
+        """Writes records all or none, as ``Records.write``."""
         self.deleted: list[Callable[[FunctionKey], None]] = []
         """Called for each function that was deleted."""
 
@@ -59,12 +65,23 @@ class MemoryFunctionMetadata(Failing):
         return key in self._functions if version is None else (key, version) in self._versions
 
     async def create(
-        self, function: FunctionRecord, latest: FunctionVersion, first: FunctionVersion | None = None
+        self,
+        function: FunctionRecord,
+        latest: FunctionVersion,
+        first: FunctionVersion | None = None,
+        *,
+        records: Sequence[Record] = (),
+        requires: Sequence[Requirement] = (),
     ) -> None:
         self._check()
         if function.key in self._functions:
             raise FunctionExists(function.key.arn)
         self._functions[function.key] = function
+        try:
+            self.write_records([Put(record) for record in records], requires)
+        except StokerError:
+            del self._functions[function.key]
+            raise
         self._last[function.key] = 0 if first is None else first.number
         for version in (latest, first):
             if version is not None:

@@ -31,6 +31,7 @@ class MemoryRecords(Failing):
         self._records: dict[RecordKey, Record] = {}
         metadata.deleted.append(self._function_deleted)
         metadata.is_referred_to = self._is_referred_to
+        metadata.write_records = self._write
 
     async def get(self, key: RecordKey) -> Record | None:
         self._check()
@@ -71,6 +72,9 @@ class MemoryRecords(Failing):
 
     async def write(self, changes: Sequence[Change], requires: Sequence[Requirement] = ()) -> None:
         self._check()
+        self._write(changes, requires)
+
+    def _write(self, changes: Sequence[Change], requires: Sequence[Requirement]) -> None:
         for requirement in requires:
             if not self._holds(requirement):
                 raise RequirementUnmet(requirement)

@@ -1,6 +1,6 @@
 """Functions and their versions in SQL: the FunctionMetadata port on a Database. Environments are sealed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -37,9 +37,9 @@ from stoker.services.functions import (
     VersionInUse,
     is_settled,
 )
-from stoker.services.records import NobodyRefers
+from stoker.services.records import NobodyRefers, Put, Record, Requirement
 from stoker.store.database import Database
-from stoker.store.records import requirement_holds
+from stoker.store.records import requirement_holds, write_records
 from stoker.store.schema import functions, versions
 from stoker.store.sealing import Sealer
 
@@ -56,7 +56,13 @@ class SqlFunctionMetadata:
         self._sealer = sealer
 
     async def create(
-        self, function: FunctionRecord, latest: FunctionVersion, first: FunctionVersion | None = None
+        self,
+        function: FunctionRecord,
+        latest: FunctionVersion,
+        first: FunctionVersion | None = None,
+        *,
+        records: Sequence[Record] = (),
+        requires: Sequence[Requirement] = (),
     ) -> None:
         rows = [self._version_row(version) for version in (latest, first) if version is not None]
 
@@ -67,6 +73,7 @@ class SqlFunctionMetadata:
             except IntegrityError as problem:
                 raise FunctionExists(function.key.arn) from problem
             connection.execute(insert(versions), rows)
+            write_records(connection, [Put(record) for record in records], requires)
 
         await self._database.write(transaction)
 

@@ -89,17 +89,7 @@ class SqlRecords:
         return await self._database.read(lambda connection: _records(connection, query))
 
     async def write(self, changes: Sequence[Change], requires: Sequence[Requirement] = ()) -> None:
-        def transaction(connection: Connection) -> None:
-            for requirement in requires:
-                if not requirement_holds(connection, requirement):
-                    raise RequirementUnmet(requirement)
-            for change in changes:
-                if isinstance(change, Put):
-                    _put(connection, change)
-                else:
-                    _remove(connection, change)
-
-        await self._database.write(transaction)
+        await self._database.write(lambda connection: write_records(connection, changes, requires))
 
     async def _fetch(
         self, query: Select[Any], after: tuple[str, str] | None, limit: int, *, descending: bool = False
@@ -111,6 +101,20 @@ class SqlRecords:
         query = query.order_by(*(column.desc() for column in order) if descending else order)
         query = query.limit(min(limit, PAGE_SIZE_MAX))
         return await self._database.read(lambda connection: _records(connection, query))
+
+
+def write_records(
+    connection: Connection, changes: Sequence[Change], requires: Sequence[Requirement] = ()
+) -> None:
+    """As ``Records.write``, within a transaction of the caller's."""
+    for requirement in requires:
+        if not requirement_holds(connection, requirement):
+            raise RequirementUnmet(requirement)
+    for change in changes:
+        if isinstance(change, Put):
+            _put(connection, change)
+        else:
+            _remove(connection, change)
 
 
 def _of(table: Any, kind: str, account: str, region: str) -> ColumnElement[bool]:

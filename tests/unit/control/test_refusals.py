@@ -154,7 +154,6 @@ NOT_BUILT = {
     "file systems": ({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}]}, "FileSystemConfigs"),
     "durable": ({"DurableConfig": {"ExecutionTimeout": 60}}, "DurableConfig"),
     "tenancy": ({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}, "TenancyConfig"),
-    "code signing": ({"CodeSigningConfigArn": "arn"}, "CodeSigningConfigArn"),
     "reference mode": (
         {"Code": {"S3Bucket": "bucket", "S3Key": "k", "S3ObjectStorageMode": "REFERENCE"}},
         "REFERENCE",
