@@ -288,7 +288,7 @@ def test_reservations_cross(encode: bool) -> None:
         assert again is not None
         assert (again.cold, again.sandbox.epoch) == (False, 1)
         manager.release(again, healthy=True)
-        manager.forget(FULL.key, keep_deployment_id=None)
+        manager.forget(FULL.key, FULL.version, keep_deployment_id=None)
         assert manager.reserve(FULL) is None
         await world.close()
 

@@ -69,6 +69,7 @@ def wire_rooms(
     manager = LocalWorkerManager(workers, DensePacking(), clock, limits=limits)
     frontend = InvokeFrontend(
         metadata=cellar.metadata,
+        records=cellar.records,
         invalidation=cellar.invalidation,
         manager=manager,
         workers=workers,

@@ -1,19 +1,13 @@
 """From a target's qualifier to the version it stands for: a number, an alias, $LATEST or none."""
 
-import re
-from typing import Final
-
 import msgspec
 
 from stoker.control.lookup import Target
 from stoker.control.messages import alias_not_found, function_not_found
 from stoker.core.errors import ServiceError
-from stoker.services.aliases import Alias, AliasShelf, alias_key
+from stoker.services.aliases import Alias, AliasShelf, alias_key, is_alias_name
 from stoker.services.functions import LATEST, FunctionMetadata, FunctionVersion
 from stoker.services.records import Entry, FunctionThere, RecordThere, Requirement
-
-_ALIAS: Final = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)", re.ASCII)
-"""The names that an alias can have (Alias in the API's model)."""
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -21,11 +15,6 @@ class Resolved(msgspec.Struct, frozen=True):
 
     version: FunctionVersion
     alias: Entry[Alias] | None = None
-
-
-def is_alias_name(qualifier: str) -> bool:
-    """Whether an alias could have that name: neither a number nor $LATEST."""
-    return _ALIAS.fullmatch(qualifier) is not None
 
 
 def qualifier_not_found(found: Target) -> ServiceError:

@@ -17,10 +17,11 @@ from stoker.frontend.tracing import trace_header
 from stoker.services.authorisation import INVOKE_FUNCTION, Authoriser
 from stoker.services.context import RequestContext
 from stoker.services.events import Attempt, AttemptOutcome
-from stoker.services.functions import LATEST, FunctionKey, FunctionMetadata, FunctionVersion, Invalidation
+from stoker.services.functions import FunctionKey, FunctionMetadata, Invalidation
 from stoker.services.invocation import Invocation, InvocationResult, InvokeRequest, InvokeResponse
 from stoker.services.manager import WorkerManager
 from stoker.services.queue import EventExists, EventQueue, QueuedEvent, QueueFull
+from stoker.services.records import Records
 from stoker.services.worker import Worker
 
 PENDING_WAIT_S = 5.0
@@ -48,6 +49,7 @@ class InvokeFrontend:
         self,
         *,
         metadata: FunctionMetadata,
+        records: Records,
         invalidation: Invalidation,
         manager: WorkerManager,
         workers: Mapping[str, Worker],
@@ -64,7 +66,9 @@ class InvokeFrontend:
         self._random = random
         self._admission = admission or Admission()
         self._runner = Runner(manager, workers, self._admission)
-        self._directory = FunctionDirectory(metadata, invalidation, self._changed)
+        self._directory = FunctionDirectory(
+            metadata, records, invalidation, running=manager.versions, changed=self._changed
+        )
         self._event_accepted: Callable[[], None] | None = None
         self._invocations = 0
         self._function_errors = 0
@@ -76,10 +80,12 @@ class InvokeFrontend:
         check_region(reference, context.region)
         key = FunctionKey(reference.account or context.account, context.region, reference.name)
         self._authoriser.authorise(context, INVOKE_FUNCTION, key, reference.qualifier)
-        function = self._directory.function_nowait(key)
+        function = self._directory.qualified_nowait(key, reference.qualifier)
+        if function is not None and function.other is not None:
+            function = function.choose(self._random)
         total = self._directory.total_reserved_nowait((key.account, key.region))
-        plain = request.invocation_type == "RequestResponse" and reference.qualifier is None
-        if not plain or function is None or not function.active or total is None:
+        synchronous = request.invocation_type == "RequestResponse"
+        if not synchronous or function is None or not function.active or total is None:
             return self._invoke_waiting(context, request, key)
         return self._begin(context, request, key, function, total)
 
@@ -105,12 +111,11 @@ class InvokeFrontend:
         function: InvocableFunction,
         total_reserved: int,
     ) -> "asyncio.Future[InvokeResponse]":
-        qualifier = request.function.qualifier
         encoded = request.client_context
         invocation = Invocation(
             context.request_id,
             request.payload,
-            function.arn if qualifier is None else f"{function.arn}:{qualifier}",
+            function.arn,
             trace_header(request.trace_id, self._clock.now_s(), self._random),
             None if encoded is None else decode_client_context(encoded),
             request.log_tail,
@@ -134,9 +139,8 @@ class InvokeFrontend:
             function = await self._resolve(event.key, event.qualifier or None)
             if function.reserved_concurrency == 0:
                 return Attempt(AttemptOutcome.NO_CONCURRENCY)
-            arn = f"{function.arn}:{event.qualifier}" if event.qualifier else function.arn
             trace_id = event.trace_id or trace_header(None, self._clock.now_s(), self._random)
-            invocation = Invocation(event.request_id, event.payload, arn, trace_id)
+            invocation = Invocation(event.request_id, event.payload, function.arn, trace_id)
             total = await self._directory.total_reserved((event.key.account, event.key.region))
             admitted = self._admit(event.key, function, total, event=True)
             result = await self._runner.run(function.version, invocation, admitted, lambda result: result)
@@ -181,14 +185,13 @@ class InvokeFrontend:
 
     async def _resolve(self, key: FunctionKey, qualifier: str | None) -> InvocableFunction:
         """The function that a qualifier names, ready to run; waits a little for one that is being created."""
-        if qualifier is not None and qualifier != LATEST:
-            raise not_found(f"Function not found: {key.arn}:{qualifier}")
         deadline_s = self._clock.monotonic_s() + PENDING_WAIT_S
         while True:
-            function = await self._directory.function(key)
+            function = await self._directory.function(key, qualifier)
             if function is None:
                 arn = key.arn if qualifier is None else f"{key.arn}:{qualifier}"
                 raise not_found(f"Function not found: {arn}")
+            function = function.choose(self._random)
             if function.active:
                 return function
             state = function.version.state.value
@@ -227,9 +230,8 @@ class InvokeFrontend:
         if self._event_accepted is not None:
             self._event_accepted()
 
-    def _changed(self, key: FunctionKey, latest: FunctionVersion | None) -> None:
-        keep = None if latest is None else latest.deployment_id
-        self._manager.forget(key, keep_deployment_id=keep)
+    def _changed(self, key: FunctionKey, version: str, deployment_id: str | None) -> None:
+        self._manager.forget(key, version, keep_deployment_id=deployment_id)
 
 
 def _outcome(error: ServiceError) -> AttemptOutcome:

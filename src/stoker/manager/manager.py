@@ -103,8 +103,11 @@ class LocalWorkerManager:
         elif released.retire is not None:
             self._retire([released.retire])
 
-    def forget(self, key: FunctionKey, *, keep_deployment_id: str | None) -> None:
-        self._retire(self._pool.forget(key, keep_deployment_id=keep_deployment_id))
+    def versions(self, key: FunctionKey) -> frozenset[str]:
+        return self._pool.versions(key)
+
+    def forget(self, key: FunctionKey, version: str, *, keep_deployment_id: str | None) -> None:
+        self._retire(self._pool.forget(key, version, keep_deployment_id=keep_deployment_id))
 
     def statistics(self) -> PoolStatistics:
         """Counts as of now."""

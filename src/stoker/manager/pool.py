@@ -29,11 +29,21 @@ class State(enum.Enum):
 class Sandbox:
     """What the pool knows of one sandbox; its own, never handed out."""
 
-    __slots__ = ("deployment_id", "drain_at_s", "key", "last_used_s", "memory_mb", "reference", "state")
+    __slots__ = (
+        "deployment_id",
+        "drain_at_s",
+        "key",
+        "last_used_s",
+        "memory_mb",
+        "reference",
+        "state",
+        "version",
+    )
 
     def __init__(self, reference: SandboxReference, function: FunctionVersion, drain_at_s: float) -> None:
         self.reference = reference
         self.key = function.key
+        self.version = function.version
         self.deployment_id = function.deployment_id
         self.memory_mb = function.memory_mb
         self.drain_at_s = drain_at_s
@@ -70,6 +80,7 @@ class Ticket(msgspec.Struct):
     """One sandbox that is being made. ``current`` turns false when its deployment is forgotten meanwhile."""
 
     key: FunctionKey
+    version: str
     deployment_id: str
     current: bool = True
 
@@ -129,7 +140,7 @@ class Pool:
         if not self._scaling.take(function.key, now_s):
             self._counts["throttled"] += 1
             return None
-        ticket = Ticket(function.key, function.deployment_id)
+        ticket = Ticket(function.key, function.version, function.deployment_id)
         self._tickets[id(ticket)] = ticket
         return ticket
 
@@ -204,14 +215,22 @@ class Pool:
         self._retire(identity, sandbox, "lost")
         return True
 
-    def forget(self, key: FunctionKey, *, keep_deployment_id: str | None) -> list[SandboxReference]:
-        """Idle sandboxes of other deployments, to be retired now; busy ones and those in the making drain."""
+    def versions(self, key: FunctionKey) -> frozenset[str]:
+        """Versions of a function that have sandboxes, those in the making included."""
+        making = {ticket.version for ticket in self._tickets.values() if ticket.key == key}
+        return frozenset(making.union(each.version for each in self._functions.get(key, {}).values()))
+
+    def forget(
+        self, key: FunctionKey, version: str, *, keep_deployment_id: str | None
+    ) -> list[SandboxReference]:
+        """Idle sandboxes of a version's other deployments, to be retired now; busy ones and those in the
+        making drain."""
         for ticket in self._tickets.values():
-            if ticket.key == key and ticket.deployment_id != keep_deployment_id:
+            if (ticket.key, ticket.version) == (key, version) and ticket.deployment_id != keep_deployment_id:
                 ticket.current = False
         retired: list[SandboxReference] = []
         for identity, sandbox in list(self._functions.get(key, {}).items()):
-            if sandbox.deployment_id == keep_deployment_id:
+            if sandbox.version != version or sandbox.deployment_id == keep_deployment_id:
                 continue
             if sandbox.state is State.IDLE:
                 retired.append(self._retire(identity, sandbox, "forgotten"))

@@ -3,6 +3,7 @@
 ``control`` writes them, ``frontend`` resolves invocations by them; they are kept as records.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -12,6 +13,10 @@ from stoker.services.records import Record, RecordKey, Records, Shelf
 
 ALIAS: Final = "alias"
 """The kind of their records. A record's revision is the alias's RevisionId."""
+
+
+_NAME: Final = re.compile(r"(?!^[0-9]+$)([a-zA-Z0-9-_]+)", re.ASCII)
+"""Alias in the API's model."""
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +34,11 @@ AliasShelf = Shelf[Alias]
 def alias_shelf(records: Records) -> AliasShelf:
     """The aliases among the records."""
     return Shelf(records, ALIAS, Alias)
+
+
+def is_alias_name(qualifier: str) -> bool:
+    """Whether an alias could have that name: neither a number nor $LATEST."""
+    return _NAME.fullmatch(qualifier) is not None
 
 
 def alias_key(function: FunctionKey, name: str) -> RecordKey:

@@ -34,6 +34,10 @@ class WorkerManager(Protocol):
         """Give a sandbox back: idle when ``healthy`` and still current, else retired."""
         ...
 
-    def forget(self, key: FunctionKey, *, keep_deployment_id: str | None) -> None:
-        """Retire every sandbox of a function that is not of the given deployment (busy ones when done)."""
+    def versions(self, key: FunctionKey) -> frozenset[str]:
+        """Versions of a function that have sandboxes, those in the making included."""
+        ...
+
+    def forget(self, key: FunctionKey, version: str, *, keep_deployment_id: str | None) -> None:
+        """Retire every sandbox of a version that is not of the given deployment (busy ones when done)."""
         ...

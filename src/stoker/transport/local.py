@@ -115,9 +115,12 @@ class LocalManager:
     def release(self, reservation: Reservation, *, healthy: bool) -> None:
         self._manager.release(self._messages.carry(reservation, Reservation), healthy=healthy)
 
-    def forget(self, key: FunctionKey, *, keep_deployment_id: str | None) -> None:
+    def versions(self, key: FunctionKey) -> frozenset[str]:
+        return self._manager.versions(self._messages.carry(key, FunctionKey))
+
+    def forget(self, key: FunctionKey, version: str, *, keep_deployment_id: str | None) -> None:
         carried = self._messages.carry(key, FunctionKey)
-        self._manager.forget(carried, keep_deployment_id=keep_deployment_id)
+        self._manager.forget(carried, version, keep_deployment_id=keep_deployment_id)
 
 
 class LocalFrontend:

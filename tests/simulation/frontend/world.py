@@ -13,11 +13,20 @@ from stoker.frontend.invoke import InvokeFrontend
 from stoker.manager.manager import LocalWorkerManager
 from stoker.manager.pool import PoolLimits
 from stoker.placement.policy import DensePacking
+from stoker.services.aliases import ALIAS, Alias, alias_key, alias_record, alias_shelf
 from stoker.services.context import RequestContext
-from stoker.services.functions import FunctionKey, FunctionRecord, FunctionVersion, LogSettings, Status
+from stoker.services.functions import (
+    FunctionKey,
+    FunctionRecord,
+    FunctionVersion,
+    LogSettings,
+    Publication,
+    Status,
+)
 from stoker.services.invocation import Invocation, InvocationResult, InvokeRequest, InvokeResponse
 from stoker.services.manager import WorkerManager
 from stoker.services.placement import WorkerSnapshot
+from stoker.services.records import ANY_REVISION, Put
 from stoker.services.worker import (
     RuntimeUnavailable,
     SandboxReference,
@@ -27,6 +36,7 @@ from stoker.services.worker import (
     WorkerUnavailable,
 )
 from stoker.store.memory import MemoryEventQueue, MemoryFunctionMetadata
+from stoker.store.memory_records import MemoryRecords
 from tests.simulation.frontend.virtual_time import LoopClock
 
 ACCOUNT = "000000000000"
@@ -259,6 +269,7 @@ class World:
         self.workers = workers or (PretendWorker(),)
         self.worker = self.workers[0]
         self.metadata = MemoryFunctionMetadata()
+        self.records = MemoryRecords(self.metadata)
         self.invalidation = Broadcast()
         self.queue = MemoryEventQueue(capacity_bytes=100_000_000)
         self.clock = LoopClock()
@@ -267,6 +278,7 @@ class World:
         self.admission = Admission(account_concurrency, requests_per_concurrency)
         self.frontend = InvokeFrontend(
             metadata=self.metadata,
+            records=self.records,
             invalidation=self.invalidation,
             manager=wrap_manager(self.manager) if wrap_manager else self.manager,
             workers=reached,
@@ -295,6 +307,30 @@ class World:
         await self.metadata.replace_version(new, stored.revision_id)
         self.invalidation.publish(version.key)
         return new
+
+    async def publish(self, name: str, **changes: object) -> FunctionVersion:
+        """$LATEST as a new version, of a deployment of its own."""
+
+        def decide(latest: FunctionVersion, newest: FunctionVersion | None, number: int) -> Publication:
+            members = {"version": str(number), "deployment_id": f"{name}-v{number}", **changes}
+            return Publication(latest=latest, published=msgspec.structs.replace(latest, **members))
+
+        made = await self.metadata.publish(key_of(name), decide)
+        self.invalidation.publish(key_of(name))
+        return made.result
+
+    async def unpublish(self, name: str, version: str) -> None:
+        await self.metadata.delete_version(key_of(name), version, unless=(ALIAS, f"{name}:{version}"))
+        self.invalidation.publish(key_of(name))
+
+    async def point(self, name: str, alias: str, version: str, **shares: float) -> None:
+        """An alias at a version; ``v2=0.25`` gives version 2 a quarter."""
+        shelf = alias_shelf(self.records)
+        additional = {number.removeprefix("v"): share for number, share in shares.items()}
+        value = Alias(version=version, additional=additional)
+        record = alias_record(shelf, alias_key(key_of(name), alias), value, "revision")
+        await shelf.write(Put(record, ANY_REVISION))
+        self.invalidation.publish(key_of(name))
 
     async def delete(self, key: FunctionKey) -> None:
         await self.metadata.delete(key)

@@ -4,7 +4,7 @@ import pytest
 
 from stoker.core.errors import IllegalTransition
 from stoker.manager.pool import Pool, PoolLimits
-from stoker.services.functions import FunctionVersion
+from stoker.services.functions import LATEST, FunctionVersion
 from stoker.services.manager import Reservation
 from stoker.services.placement import WorkerSnapshot
 from stoker.services.worker import SandboxReference
@@ -134,19 +134,35 @@ def test_forgetting_retires_idle_ones_now_and_busy_ones_when_released() -> None:
     busy = making.busy(old)
     making.idle(new)
     making.idle(G)
-    assert names(pool.forget(F.key, keep_deployment_id="f-2")) == ["s1"]
+    assert names(pool.forget(F.key, LATEST, keep_deployment_id="f-2")) == ["s1"]
     assert reserved(pool, function=old) is None
     assert pool.release(busy.sandbox, healthy=True, now_s=0.0).retire == busy.sandbox
     assert reserved(pool, function=new) == "s3"
     assert reserved(pool, function=G) == "s4"
-    assert pool.forget(F.key, keep_deployment_id="f-2") == []
+    assert pool.forget(F.key, LATEST, keep_deployment_id="f-2") == []
+
+
+def test_forgetting_a_version_leaves_the_others() -> None:
+    pool = Pool()
+    making = Making(pool)
+    published = version_of("f", "f-v1", version="1")
+    making.idle(F)
+    making.idle(published)
+    ticket = pool.plan(version_of("f", "f-v2", version="2"), 0.0)
+    assert pool.versions(F.key) == {LATEST, "1", "2"}
+    assert names(pool.forget(F.key, "1", keep_deployment_id="f-v1")) == []
+    assert names(pool.forget(F.key, "1", keep_deployment_id=None)) == ["s2"]
+    assert ticket is not None
+    assert ticket.current
+    assert pool.versions(F.key) == {LATEST, "2"}
+    assert reserved(pool) == "s1"
 
 
 def test_a_sandbox_in_the_making_is_forgotten_too() -> None:
     pool = Pool()
     ticket = pool.plan(F, 0.0)
     assert ticket is not None
-    pool.forget(F.key, keep_deployment_id=None)
+    pool.forget(F.key, LATEST, keep_deployment_id=None)
     reservation = pool.adopt(ticket, F, SandboxReference("w", "life", "late", 0), 1.0)
     assert pool.statistics().draining == 1
     assert pool.release(reservation.sandbox, healthy=True, now_s=2.0).retire == reservation.sandbox

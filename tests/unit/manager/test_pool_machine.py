@@ -8,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from stoker.core.errors import IllegalTransition
 from stoker.manager.pool import Pool, PoolLimits, Ticket
 from stoker.manager.scaling import ScalingRate
-from stoker.services.functions import FunctionVersion
+from stoker.services.functions import LATEST, FunctionVersion
 from stoker.services.manager import Reservation
 from stoker.services.placement import WorkerSnapshot
 from stoker.services.worker import SandboxReference
@@ -17,11 +17,17 @@ from tests.simulation.frontend.world import version_of
 IDLE_TIMEOUT_S = 50.0
 LEASE_S = 300.0
 FUNCTIONS = [
-    version_of(name, f"{name}-{number}", memory_mb=memory_mb, timeout_s=3)
+    version_of(
+        name, f"{name}-{number}", version="7" if number == 3 else LATEST, memory_mb=memory_mb, timeout_s=3
+    )
     for name, memory_mb in (("f", 128), ("g", 256))
     for number in (1, 2, 3)
 ]
 functions = st.sampled_from(FUNCTIONS)
+
+
+def _same_version(one: FunctionVersion, other: FunctionVersion) -> bool:
+    return (one.key, one.version) == (other.key, other.version)
 
 
 class Known:
@@ -154,9 +160,12 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(function=functions, keep=st.booleans())
     def forget(self, function: FunctionVersion, keep: bool) -> None:
         kept = function.deployment_id if keep else None
-        retired = {each.sandbox_id for each in self.pool.forget(function.key, keep_deployment_id=kept)}
+        retired = {
+            each.sandbox_id
+            for each in self.pool.forget(function.key, function.version, keep_deployment_id=kept)
+        }
         for name, known in list(self.known.items()):
-            if known.function.key != function.key or known.function.deployment_id == kept:
+            if not _same_version(known.function, function) or known.function.deployment_id == kept:
                 assert name not in retired
                 continue
             assert (name in retired) == (not known.busy)
@@ -165,7 +174,7 @@ class PoolMachine(RuleBasedStateMachine):
                 del self.known[name]
                 self.order.remove(name)
         for _, planned, current in self.making:
-            if planned.key == function.key and planned.deployment_id != kept:
+            if _same_version(planned, function) and planned.deployment_id != kept:
                 current[0] = False
 
     @rule()
