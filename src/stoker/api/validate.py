@@ -110,14 +110,15 @@ def _map(value: Any, rule: Rule, path: str, depth: int) -> Iterator[str]:
     sensitive = rule.sensitive or key.sensitive or element.sensitive
     for constraint in _length_broken(len(entries), rule):
         yield _sentence(entries, sensitive, path, constraint)
+    shown = {name: _as_double(item) for name, item in entries.items()} if _is_double(element) else entries
     if _any_broken(list(entries), key):
         words = f"[{', '.join(key.constraints)}]"
-        yield _sentence(entries, sensitive, path, f"Map keys must satisfy constraint: {words}")
+        yield _sentence(shown, sensitive, path, f"Map keys must satisfy constraint: {words}")
     if element.kind in _WALKS:
         for name, item in entries.items():
             yield from _value(item, element, f"{path}.{name}.member", depth + 1)
     elif _any_broken(list(entries.values()), element):
-        yield _sentence(entries, sensitive, path, f"Map value must satisfy constraint: {_all_of(element)}")
+        yield _sentence(shown, sensitive, path, f"Map value must satisfy constraint: {_all_of(element)}")
 
 
 _WALKS: Final[dict[str, Callable[[Any, Rule, str, int], Iterator[str]]]] = {
@@ -193,6 +194,16 @@ def _sentence(value: Any, sensitive: bool, path: str, constraint: str) -> str:
         return f"Value at '{path}' failed to satisfy constraint: {constraint}"
     shown = _shown(value)[:SHOWN_VALUE_MAX_CHARACTERS]
     return f"Value '{shown}' at '{path}' failed to satisfy constraint: {constraint}"
+
+
+def _is_double(rule: Rule) -> bool:
+    return rule.kind in ("double", "float")
+
+
+def _as_double(value: Any) -> Any:
+    """An integer that was given for a double is shown as ``2.0``, if a double can hold it."""
+    exact = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+    return float(value) if exact else value
 
 
 def _shown(value: Any) -> str:
