@@ -23,6 +23,8 @@ EXAMPLES = 250
 
 SIGNER = f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/test"
 SIGNING = f"arn:aws:lambda:{REGION}:{ACCOUNT}:code-signing-config:csc-00000000000000000"
+SOURCE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"
+MAPPING = "00000000-0000-4000-8000-000000000000"
 
 BASES: dict[str, dict[str, Any]] = {
     "CreateFunction": creation(NAME, Code={"ZipFile": "UEsDBA=="}),
@@ -53,6 +55,11 @@ BASES: dict[str, dict[str, Any]] = {
     "PutFunctionCodeSigningConfig": {"FunctionName": NAME, "CodeSigningConfigArn": SIGNING},
     "GetFunctionCodeSigningConfig": {"FunctionName": NAME},
     "DeleteFunctionCodeSigningConfig": {"FunctionName": NAME},
+    "CreateEventSourceMapping": {"FunctionName": "mutated-never-there", "EventSourceArn": SOURCE},
+    "GetEventSourceMapping": {"UUID": MAPPING},
+    "UpdateEventSourceMapping": {"UUID": MAPPING, "BatchSize": 1},
+    "DeleteEventSourceMapping": {"UUID": MAPPING},
+    "ListEventSourceMappings": {"FunctionName": NAME, "EventSourceArn": SOURCE},
     "Invoke": {"FunctionName": NAME, "InvocationType": "DryRun"},
 }
 

@@ -15,6 +15,8 @@ from stoker.control.holds import CodeHolds
 from stoker.control.layer_records import LayerRecords
 from stoker.control.layers import Layers
 from stoker.control.locations import located_code
+from stoker.control.mapping_transitions import MappingTransitions
+from stoker.control.mappings import EventSourceMappings
 from stoker.control.policies import FunctionPolicies
 from stoker.control.ports import Ports
 from stoker.control.settling import Settling
@@ -45,14 +47,18 @@ class ControlPlane:
         self._tags = Tags(ports)
         self._code_signing = CodeSigningConfigs(ports)
         self._event_invoke = EventInvokeConfigs(ports)
+        self._transitions = MappingTransitions(ports)
+        self._mappings = EventSourceMappings(ports, self._transitions)
 
     async def start(self) -> None:
         """Bring to an end what a killed process left under way, and delete code that nothing names."""
         await self._settling.resume()
+        await self._transitions.resume()
         self._holds.begin_sweep()
 
     async def close(self) -> None:
         """Wait for creations and updates under way."""
+        await self._transitions.close()
         await self._settling.drained()
         await self._holds.close()
 
@@ -97,6 +103,7 @@ class ControlPlane:
             "UntagResource": tags.untag,
             **self._event_invoke.operations(),
             **self._code_signing.operations(),
+            **self._mappings.operations(),
             **self._signing.operations(),
         }
 
