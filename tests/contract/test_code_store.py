@@ -115,3 +115,33 @@ async def test_preparing_never_fails_and_changes_no_file_that_was_uploaded(store
         store.prepare_nowait(name, runtime, "000000000000")
         store.prepare_nowait(sha256(b"never admitted"), runtime, "000000000000")
     assert (tree / "main.py").read_text() == "x = 1"
+
+
+async def test_layers_are_merged_in_their_order(store: CodeStore) -> None:
+    one = archive(both="one", one="1", folder__x="one", folder__y="one")
+    two = archive(both="two", two="2", folder__x="two", folder__z="two")
+    first, second = [(await store.admit(content)).code_sha256 for content in (one, two)]
+    for layers, wins in (((first, second), "two"), ((second, first), "one")):
+        merged = await store.layered(layers)
+        assert {file.name for file in merged.rglob("*")} == {"both", "one", "two", "folder", "x", "y", "z"}
+        assert [(merged / name).read_text() for name in ("both", "folder/x")] == [wins, wins]
+        assert await store.layered(layers) == merged
+        store.leave(layers)
+        store.leave(layers)
+    alone = await store.layered((first,))
+    assert (alone / "both").read_text() == "one"
+    store.leave((first,))
+    assert ((await store.ready(first)) / "both").read_text() == "one"
+
+
+async def test_layers_that_are_not_here_are_missing(store: CodeStore) -> None:
+    known = (await store.admit(archive(a="a"))).code_sha256
+    for layers in ((known, sha256(b"never")), (sha256(b"never"),)):
+        with pytest.raises(CodeMissing):
+            await store.layered(layers)
+
+
+async def test_what_is_known_of_code(store: CodeStore) -> None:
+    admitted = await store.admit(archive(a="abc"))
+    assert await store.artifact(admitted.code_sha256) == admitted
+    assert await store.artifact(sha256(b"never")) is None

@@ -15,6 +15,7 @@ from stoker.services.functions import (
     FunctionMissing,
     FunctionRecord,
     FunctionVersion,
+    LayerUse,
     LogSettings,
     ReservationRefused,
     RevisionMismatch,
@@ -187,6 +188,30 @@ async def test_knows_which_code_is_used(metadata: FunctionMetadata) -> None:
     assert not await metadata.code_is_used("c2")
     await metadata.replace_version(version("one", code_sha256="c2", revision_id="r2"), "r1")
     assert not await metadata.code_is_used("c1")
+
+
+async def test_knows_which_code_of_layers_is_used(metadata: FunctionMetadata) -> None:
+    def use(name: str) -> LayerUse:
+        return LayerUse(arn=f"arn:{name}", code_sha256=name, size_bytes=1, unpacked_bytes=2)
+
+    latest = version("one", layers=(use("l1"), use("l2"), use("l1")))
+    first = msgspec.structs.replace(latest, version="1", layers=(use("l1"),))
+    await metadata.create(record("one"), latest, first)
+    stored = await metadata.version(key("one"), LATEST)
+    assert stored is not None
+    assert stored.layers == latest.layers
+
+    async def used() -> list[str]:
+        return [name for name in ("l1", "l2", "l3") if await metadata.code_is_used(name)]
+
+    assert await used() == ["l1", "l2"]
+    changed = msgspec.structs.replace(latest, revision_id="r2", layers=(use("l3"),))
+    await metadata.replace_version(changed, "r1")
+    assert await used() == ["l1", "l3"]
+    await metadata.delete_version(key("one"), "1", unless=("alias", "none"))
+    assert await used() == ["l3"]
+    await metadata.delete(key("one"))
+    assert await used() == []
 
 
 async def test_usage_counts_functions_and_bytes(metadata: FunctionMetadata) -> None:

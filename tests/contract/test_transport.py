@@ -14,7 +14,7 @@ import pytest
 
 from stoker.core.arn import parse_function_reference
 from stoker.core.errors import ServiceError
-from stoker.services.functions import LogSettings
+from stoker.services.functions import LayerUse, LogSettings
 from stoker.services.invocation import Frontend, Invocation, InvokeRequest, InvokeResponse
 from stoker.services.worker import RuntimeUnavailable, SandboxReference, StaleReference, WorkerUnavailable
 from stoker.transport.local import LocalFrontend, LocalManager, LocalWorker
@@ -27,7 +27,14 @@ from tests.simulation.frontend.world import Behaviour, PretendWorker, World, con
 FULL = version_of(
     "f",
     environment={"KEY": "wert"},
-    layers=("arn:aws:lambda:us-east-1:000000000000:layer:l:1",),
+    layers=(
+        LayerUse(
+            arn="arn:aws:lambda:us-east-1:000000000000:layer:l:1",
+            code_sha256="s",
+            size_bytes=1,
+            unpacked_bytes=2,
+        ),
+    ),
     logging=LogSettings(log_format="JSON", application_log_level="DEBUG", log_group="/aws/lambda/f"),
     stored_only={"VpcConfig": {"SubnetIds": ["a", "b"]}, "Number": 1, "Flag": True, "Nothing": None},
 )

@@ -34,7 +34,7 @@ class Deletion:
                 deleted = await self._metadata.delete(found.key)
             except FunctionMissing as problem:
                 raise function_not_found(found.arn) from problem
-            for code_sha256 in {version.code_sha256 for version in deleted}:
+            for code_sha256 in frozenset[str]().union(*(version.codes for version in deleted)):
                 self._holds.forget_later(code_sha256)
         self._invalidation.publish(found.key)
 
@@ -59,7 +59,8 @@ class Deletion:
                 raise conflict(await self._in_use(key, qualifier)) from problem
             except FunctionMissing:
                 return
-            self._holds.forget_later(version.code_sha256)
+            for code_sha256 in version.codes:
+                self._holds.forget_later(code_sha256)
         self._invalidation.publish(key)
 
     async def _in_use(self, key: FunctionKey, version: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from stoker.control.function_layers import FunctionLayers
 from stoker.control.function_signing import FunctionSigning, config_not_found
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import code_location
@@ -35,6 +36,7 @@ from stoker.services.functions import (
     FunctionMissing,
     FunctionRecord,
     FunctionVersion,
+    LayerUse,
     RevisionMismatch,
     is_settled,
 )
@@ -64,6 +66,7 @@ class Functions:
         settling: Settling,
         storage: CodeStorage,
         signing: FunctionSigning,
+        layers: FunctionLayers,
     ) -> None:
         self._ports = ports
         self._metadata = ports.metadata
@@ -72,6 +75,7 @@ class Functions:
         self._settling = settling
         self._storage = storage
         self._signing = signing
+        self._layers = layers
 
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)
@@ -82,10 +86,13 @@ class Functions:
         source = code_source(request.code, "CreateFunction")
         if await self._metadata.function(key) is not None:
             raise _exists(key)
+        layers = await self._layers.resolve(context, request.layers)
         signing = await self._signing.check_new(context, key, request.code_signing_config_arn)
         code = await self._admit(source)
         release = self._holds.take(code.code_sha256)
-        return await self._settling.uninterrupted(self._create_held(key, request, code, release, signing))
+        return await self._settling.uninterrupted(
+            self._create_held(key, request, code, layers, release, signing)
+        )
 
     async def get(self, context: RequestContext, request: GetFunctionRequest) -> GetFunctionResponse:
         found = target(context, request.function_name, "GetFunction", request.qualifier)
@@ -176,22 +183,29 @@ class Functions:
         check_configuration_update(request)
         if request.runtime is not None:
             check_runtime(request.runtime, stored.architecture, self._ports.runtimes)
-        changed = configured_version(stored, request)
+        layers = None
+        if request.layers is not None:
+            layers = await self._layers.resolve(context, request.layers)
+            await self._layers.check_size_with(stored.code_sha256, layers)
+        changed = configured_version(stored, request, layers)
         check_snap_start(changed.stored_only.get("SnapStart"), changed.runtime)
         _check_updatable(stored, request.revision_id)
-        return await self._settling.uninterrupted(self._replace(stored, changed))
+        return await self._settling.uninterrupted(self._reconfigure_held(stored, changed))
 
     async def _create_held(
         self,
         key: FunctionKey,
         request: CreateFunctionRequest,
         code: CodeArtifact,
+        layers: tuple[LayerUse, ...],
         release: Callable[[], None],
         signing: dict[str, Any],
     ) -> FunctionConfiguration:
         try:
             try:
-                latest, first = await self._store_new(key, request, code, signing)
+                self._layers.check_size(code.unpacked_bytes, layers)
+                async with self._layers.held(layers):
+                    latest, first = await self._store_new(key, request, code, layers, signing)
             finally:
                 release()
         except StokerError:
@@ -213,6 +227,7 @@ class Functions:
         request: UpdateFunctionCodeRequest,
     ) -> FunctionConfiguration:
         try:
+            await self._layers.check_size_with(changed.code_sha256, changed.layers)
             if request.dry_run:
                 return shown_configuration(changed)
             added_bytes = changed.code_size_bytes - (0 if request.publish else stored.code_size_bytes)
@@ -230,13 +245,19 @@ class Functions:
         return await admitted_code(source, self._ports.code, self._ports.objects)
 
     async def _store_new(
-        self, key: FunctionKey, request: CreateFunctionRequest, code: CodeArtifact, signing: dict[str, Any]
+        self,
+        key: FunctionKey,
+        request: CreateFunctionRequest,
+        code: CodeArtifact,
+        layers: tuple[LayerUse, ...],
+        signing: dict[str, Any],
     ) -> tuple[FunctionVersion, FunctionVersion | None]:
         ports = self._ports
         latest = created_version(
             key,
             request,
             code,
+            layers,
             revision_id=ports.new_id(),
             deployment_id=ports.new_id(),
             now_s=ports.clock.now_s(),
@@ -251,6 +272,18 @@ class Functions:
         except RequirementUnmet as problem:
             raise config_not_found(request.code_signing_config_arn or "") from problem
         return latest, first
+
+    async def _reconfigure_held(
+        self, stored: FunctionVersion, changed: FunctionVersion
+    ) -> FunctionConfiguration:
+        if changed.layers == stored.layers:
+            return await self._replace(stored, changed)
+        async with self._layers.held(changed.layers):
+            with self._holds.removing():
+                shown = await self._replace(stored, changed)
+                for code_sha256 in stored.layer_codes:
+                    self._holds.forget_later(code_sha256)
+        return shown
 
     async def _replace(self, stored: FunctionVersion, changed: FunctionVersion) -> FunctionConfiguration:
         version = self._updating(stored, changed)

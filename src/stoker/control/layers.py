@@ -1,6 +1,5 @@
 """Layers: publish, show, list, delete. Their permissions are policies' business."""
 
-import base64
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from stoker.control.layer_access import authorise_layer
 from stoker.control.layer_checks import check_compatibility, check_filter
 from stoker.control.layer_records import LayerRecords
 from stoker.control.locations import code_location
+from stoker.control.markers import PAGE_MAX, marked_place, marker, page_size
 from stoker.control.ports import Ports
 from stoker.control.records import shown_time
 from stoker.control.settling import Settling
@@ -36,7 +36,6 @@ from stoker.services.lambda_types import (
 )
 from stoker.services.layers import LayerKey, LayerVersion, layer_version_arn, parse_layer_arn
 
-PAGE_MAX = 50
 _NOT_FOUND = "The resource you requested does not exist."
 
 
@@ -95,23 +94,23 @@ class Layers:
         check_filter(request.compatible_runtime)
         layer = _layer(context, request.layer_name)
         await authorise_layer(context, layer, layer.arn, "lambda:ListLayerVersions")
-        limit = min(request.max_items or PAGE_MAX, PAGE_MAX)
+        limit = page_size(request.max_items)
         found: list[LayerVersion] = []
-        async for version in self._newest_first(layer, below=_number_of_marker(request.marker)):
+        async for version in self._newest_first(layer, below=_number_of(request.marker)):
             if _matches(version, request.compatible_runtime, request.compatible_architecture):
                 found.append(version)
                 if len(found) > limit:
                     break
         return ListLayerVersionsResponse(
             layer_versions=tuple(_item(version) for version in found[:limit]),
-            next_marker=_marker(str(found[limit - 1].number)) if len(found) > limit else None,
+            next_marker=marker(str(found[limit - 1].number)) if len(found) > limit else None,
         )
 
     async def list(self, context: RequestContext, request: ListLayersRequest) -> ListLayersResponse:
         check_filter(request.compatible_runtime)
-        limit = min(request.max_items or PAGE_MAX, PAGE_MAX)
+        limit = page_size(request.max_items)
         found: list[LayerVersion] = []
-        after = _text_of_marker(request.marker)
+        after = marked_place(request.marker, "ListLayers")
         while len(found) <= limit:
             page = await self._records.latest(context.account, context.region, after=after, limit=limit + 1)
             for latest in page:
@@ -130,7 +129,7 @@ class Layers:
                 )
                 for version in found[:limit]
             ),
-            next_marker=_marker(found[limit - 1].layer.name) if len(found) > limit else None,
+            next_marker=marker(found[limit - 1].layer.name) if len(found) > limit else None,
         )
 
     async def delete(self, context: RequestContext, request: DeleteLayerVersionRequest) -> None:
@@ -250,21 +249,11 @@ def _item(version: LayerVersion) -> LayerVersionsListItem:
     )
 
 
-def _marker(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _text_of_marker(marker: str | None) -> str:
-    try:
-        return base64.b64decode(marker or "", altchars=b"-_", validate=True).decode()
-    except ValueError as problem:
-        raise invalid_parameter("The marker is not one that this operation gave.") from problem
-
-
-def _number_of_marker(marker: str | None) -> int | None:
-    text = _text_of_marker(marker)
+def _number_of(given: str | None) -> int | None:
+    """The version that a marker of ListLayerVersions stands behind."""
+    text = marked_place(given, "ListLayerVersions")
     if not text:
         return None
     if not text.isascii() or not text.isdecimal() or len(text) > 19:
-        raise invalid_parameter("The marker is not one that this operation gave.")
+        raise invalid_parameter("The marker is not one that ListLayerVersions gave.")
     return int(text)

@@ -9,6 +9,7 @@ from stoker.control.code_signing import CodeSigningConfigs
 from stoker.control.concurrency import FunctionConcurrency
 from stoker.control.deletion import Deletion
 from stoker.control.event_invoke import EventInvokeConfigs
+from stoker.control.function_layers import FunctionLayers
 from stoker.control.function_signing import FunctionSigning
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
@@ -36,7 +37,14 @@ class ControlPlane:
         layers = LayerRecords(ports.records)
         storage = CodeStorage(ports, layers)
         self._signing = FunctionSigning(ports)
-        self._functions = Functions(ports, self._holds, self._settling, storage, self._signing)
+        self._functions = Functions(
+            ports,
+            self._holds,
+            self._settling,
+            storage,
+            self._signing,
+            FunctionLayers(ports, layers, self._holds),
+        )
         self._layers = Layers(ports, layers, self._holds, self._settling, storage)
         self._deletion = Deletion(ports, self._holds, self._settling)
         self._versions = Versions(ports, self._settling, storage)

@@ -8,7 +8,14 @@ import msgspec
 from stoker.control.messages import update_in_progress, wrong_state
 from stoker.core.errors import invalid_parameter
 from stoker.services.code import CodeArtifact
-from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status, is_settled
+from stoker.services.functions import (
+    FunctionKey,
+    FunctionVersion,
+    LayerUse,
+    LogSettings,
+    Status,
+    is_settled,
+)
 from stoker.services.lambda_types import (
     CreateFunctionRequest,
     LoggingConfig,
@@ -34,6 +41,7 @@ def created_version(
     key: FunctionKey,
     request: CreateFunctionRequest,
     code: CodeArtifact,
+    layers: tuple[LayerUse, ...],
     *,
     revision_id: str,
     deployment_id: str,
@@ -56,6 +64,7 @@ def created_version(
         environment=request.environment.variables if request.environment else None,
         code_sha256=code.code_sha256,
         code_size_bytes=code.size_bytes,
+        layers=layers,
         logging=merged_logging(LogSettings(log_group=f"/aws/lambda/{key.name}"), request.logging_config),
         state=CREATING,
         stored_only=_stored_only({}, request),
@@ -63,7 +72,9 @@ def created_version(
 
 
 def configured_version(
-    stored: FunctionVersion, request: UpdateFunctionConfigurationRequest
+    stored: FunctionVersion,
+    request: UpdateFunctionConfigurationRequest,
+    layers: tuple[LayerUse, ...] | None = None,
 ) -> FunctionVersion:
     """The version with the members that the request names replaced; state and revision untouched."""
     changes: dict[str, Any] = {
@@ -75,6 +86,7 @@ def configured_version(
         "memory_mb": request.memory_size,
         "tmp_mb": request.ephemeral_storage.size if request.ephemeral_storage else None,
         "environment": (request.environment.variables or {}) if request.environment else None,
+        "layers": layers,
         "logging": merged_logging(stored.logging, request.logging_config),
         "stored_only": _stored_only(stored.stored_only, request),
     }

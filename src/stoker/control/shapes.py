@@ -10,6 +10,7 @@ from stoker.services.lambda_types import (
     EnvironmentResponse,
     EphemeralStorage,
     FunctionConfiguration,
+    Layer,
     LoggingConfig,
     RuntimeVersionConfig,
     SnapStartResponse,
@@ -57,6 +58,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
             apply_on=version.stored_only.get("SnapStart", "None"), optimization_status="Off"
         ),
         runtime_version_config=_runtime_version(version),
+        layers=tuple(Layer(arn=layer.arn, code_size=layer.size_bytes) for layer in version.layers) or None,
         logging_config=LoggingConfig(
             log_format=version.logging.log_format,
             application_log_level=version.logging.application_log_level,

@@ -34,7 +34,6 @@ _UNBUILT = {
     "durable_config": "DurableConfig",
     "runtime_config": "RuntimeConfig",
     "accelerator_config": "AcceleratorConfig",
-    "layers": "Layers",
 }
 """Members that would change how a function runs and that nothing here acts on yet; empty values are fine."""
 

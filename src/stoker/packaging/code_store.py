@@ -19,6 +19,7 @@ import msgspec
 from stoker.core.errors import ServiceError, invalid_parameter
 from stoker.packaging.archive import UNZIPPED_MAX_BYTES
 from stoker.packaging.bytecode import ByteCode
+from stoker.packaging.layered import LayeredTrees
 from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
 from stoker.packaging.protocol import Refused
 from stoker.services.code import CodeArtifact, CodeMissing
@@ -36,6 +37,7 @@ BOOT = "boot"
 
 _STAGING = ".staging"
 _BYTECODE_STAGING = ".bytecode"
+_LAYERED = ".layered"
 
 _MESSAGES = {
     "empty": "Uploaded file must be a non-empty zip",
@@ -71,14 +73,17 @@ class LocalCodeStore:
         self._bytecode = bytecode
         self._making: dict[str, asyncio.Task[Path]] = {}
         self._removing: set[asyncio.Task[None]] = set()
+        self._layered = LayeredTrees(folder / _LAYERED, self._staging, self.ready, bytecode)
 
     async def start(self) -> None:
         """Make the folder and remove what a killed process left half done."""
         self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(_remove_leftovers, self._staging)
+        self._layered.start()
 
     async def close(self) -> None:
         """Wait for removals under way."""
+        await self._layered.close()
         if self._removing:
             await asyncio.wait(self._removing)
 
@@ -108,6 +113,17 @@ class LocalCodeStore:
             making.add_done_callback(lambda _: self._making.pop(code_sha256, None))
         return await asyncio.shield(making)
 
+    async def artifact(self, code_sha256: str) -> CodeArtifact | None:
+        return self._known(self._home(code_sha256).name)
+
+    async def layered(self, layers: tuple[str, ...]) -> Path:
+        # A single layer is mounted as it is.
+        return await self.ready(layers[0]) if len(layers) == 1 else await self._layered.enter(layers)
+
+    def leave(self, layers: tuple[str, ...]) -> None:
+        if len(layers) > 1:
+            self._layered.leave(layers)
+
     def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> Path | None:
         if self._bytecode is None:
             return None
@@ -115,6 +131,15 @@ class LocalCodeStore:
         if not self._bytecode.is_known(home, runtime, account) and self._is_ready(home):
             self._bytecode.compile_nowait(home, runtime, account)
         return self._bytecode.folder_of(home, runtime, account)
+
+    def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
+        if self._bytecode is None or not runtime.startswith("python"):
+            return
+        home = self._home(layers[0]) if len(layers) == 1 else self._layered.home(layers)
+        if home is None or self._bytecode.is_known(home, runtime):
+            return
+        if len(layers) > 1 or self._is_ready(home):
+            self._bytecode.compile_nowait(home, runtime)
 
     async def forget(self, code_sha256: str) -> None:
         # The rename comes before the first await: from then on nobody finds the code here.
@@ -124,6 +149,7 @@ class LocalCodeStore:
             home.rename(trash)
         except FileNotFoundError:
             return
+        self._layered.forget(code_sha256)
         compiling = [] if self._bytecode is None else self._bytecode.forget_nowait(home)
         removing = asyncio.create_task(_remove_after(compiling, trash))
         self._removing.add(removing)

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import hashlib
 import io
+import shutil
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 from stoker.core.errors import invalid_parameter
@@ -23,6 +25,8 @@ class MemoryCodeStore:
         self.gate.set()
         self.prepared: list[tuple[str, str]] = []
         """What ``prepare_nowait`` was asked for; nothing is compiled here."""
+        self.entered: Counter[tuple[str, ...]] = Counter()
+        """Layers that were asked for and not left."""
 
     def fail_next(self, error: Exception) -> None:
         """The next call of ``admit`` or ``ready`` raises ``error``."""
@@ -58,9 +62,26 @@ class MemoryCodeStore:
             raise CodeMissing(code_sha256)
         return self._home(code_sha256) / "task"
 
+    async def artifact(self, code_sha256: str) -> CodeArtifact | None:
+        return self._artifacts.get(code_sha256)
+
+    async def layered(self, layers: tuple[str, ...]) -> Path:
+        trees = [await self.ready(code_sha256) for code_sha256 in layers]
+        self.entered[layers] += 1
+        merged = self._folder / "-".join(tree.parent.name[:8] for tree in trees)
+        for tree in trees:
+            await asyncio.to_thread(shutil.copytree, tree, merged, dirs_exist_ok=True)
+        return merged
+
+    def leave(self, layers: tuple[str, ...]) -> None:
+        self.entered[layers] -= 1
+
     def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
         if code_sha256 in self._artifacts:
             self.prepared.append((code_sha256, runtime))
+
+    def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
+        self.prepared += [(code_sha256, runtime) for code_sha256 in layers if code_sha256 in self._artifacts]
 
     async def forget(self, code_sha256: str) -> None:
         self._artifacts.pop(code_sha256, None)

@@ -45,6 +45,28 @@ class CodeStore(Protocol):
         """
         ...
 
+    async def artifact(self, code_sha256: str) -> CodeArtifact | None:
+        """What is known of code that was admitted; None when it is not here."""
+        ...
+
+    async def layered(self, layers: tuple[str, ...]) -> Path:
+        """The folder to mount at /opt: the trees of one or more archives, later ones over earlier ones.
+
+        It stays as it is until ``leave`` was called as often as this.
+
+        Raises:
+            CodeMissing: one of them is not here; nothing has to be left.
+        """
+        ...
+
+    def leave(self, layers: tuple[str, ...]) -> None:
+        """A sandbox with that folder is gone."""
+        ...
+
+    def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
+        """As ``prepare_nowait``, for what is mounted at /opt; only Python is compiled there."""
+        ...
+
     def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> Path | None:
         """Have code that is ready compiled in the background for a runtime, such as ``python3.11``.
 

@@ -48,6 +48,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reason_code: str | None = None
 
 
+class LayerUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer's version as a function uses it: enough to show and to run it when the layer is deleted."""
+
+    arn: str
+    code_sha256: str
+    size_bytes: int
+    unpacked_bytes: int
+
+
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a function: everything needed to show it and to run it.
 
@@ -74,7 +83,8 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     code_sha256: str
     """Base64, as CodeSha256 is shown; the name under which the code is stored."""
     code_size_bytes: int
-    layers: tuple[str, ...] = ()
+    layers: tuple[LayerUse, ...] = ()
+    """In the order in which they are merged at /opt: later ones over earlier ones."""
     logging: LogSettings
     state: Status
     last_update: Status | None = None
@@ -82,6 +92,16 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Of a published version: the description that $LATEST had, by which a later one is told apart."""
     stored_only: dict[str, Any] = {}
     """Members that are kept and shown but take no effect here, under their wire names (VpcConfig, ...)."""
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The CodeSha256 of everything that it runs with: its own code and its layers'."""
+        return frozenset((self.code_sha256, *self.layer_codes))
+
+    @property
+    def layer_codes(self) -> tuple[str, ...]:
+        """The CodeSha256 of its layers, in their order."""
+        return tuple(layer.code_sha256 for layer in self.layers)
 
     @property
     def arn(self) -> str:
@@ -255,7 +275,7 @@ class FunctionMetadata(Protocol):
     async def total_reserved_concurrency(self, account: str, region: str) -> int: ...
 
     async def code_is_used(self, code_sha256: str) -> bool:
-        """Whether any version of any function still names this code."""
+        """Whether any version of any function still names this code, as its own or as a layer's."""
         ...
 
     async def usage(self, account: str, region: str) -> tuple[int, int]:

@@ -188,7 +188,7 @@ class MemoryFunctionMetadata(Failing):
 
     async def code_is_used(self, code_sha256: str) -> bool:
         self._check()
-        return any(version.code_sha256 == code_sha256 for version in self._versions.values())
+        return any(code_sha256 in version.codes for version in self._versions.values())
 
     async def usage(self, account: str, region: str) -> tuple[int, int]:
         self._check()

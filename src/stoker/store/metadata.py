@@ -40,7 +40,7 @@ from stoker.services.functions import (
 from stoker.services.records import NobodyRefers, Put, Record, Requirement
 from stoker.store.database import Database
 from stoker.store.records import requirement_holds, write_records
-from stoker.store.schema import functions, versions
+from stoker.store.schema import functions, version_layers, versions
 from stoker.store.sealing import Sealer
 
 _encode = msgspec.json.Encoder().encode
@@ -64,7 +64,8 @@ class SqlFunctionMetadata:
         records: Sequence[Record] = (),
         requires: Sequence[Requirement] = (),
     ) -> None:
-        rows = [self._version_row(version) for version in (latest, first) if version is not None]
+        stored = [version for version in (latest, first) if version is not None]
+        rows = [self._version_row(version) for version in stored]
 
         def transaction(connection: Connection) -> None:
             row = {**_function_row(function), "last_version": 0 if first is None else first.number}
@@ -73,6 +74,7 @@ class SqlFunctionMetadata:
             except IntegrityError as problem:
                 raise FunctionExists(function.key.arn) from problem
             connection.execute(insert(versions), rows)
+            _insert_layers(connection, *stored)
             write_records(connection, [Put(record) for record in records], requires)
 
         await self._database.write(transaction)
@@ -90,6 +92,7 @@ class SqlFunctionMetadata:
             )
             if made.published is not None:
                 connection.execute(insert(versions), self._version_row(made.published))
+                _insert_layers(connection, made.published)
                 _change(connection, key, {"last_version": last + 1})
             return made
 
@@ -121,6 +124,8 @@ class SqlFunctionMetadata:
                 update(versions).where(this, versions.c.revision_id == expected_revision_id).values(row)
             )
             if changed.rowcount == 1:
+                connection.execute(delete(version_layers).where(_is_layer_of(version)))
+                _insert_layers(connection, version)
                 return
             stored = connection.execute(select(versions.c.revision_id).where(this)).scalar_one_or_none()
             raise FunctionMissing(version.arn) if stored is None else RevisionMismatch(version.arn)
@@ -196,8 +201,13 @@ class SqlFunctionMetadata:
         return await self._database.read(lambda connection: _reserved(connection, account, region))
 
     async def code_is_used(self, code_sha256: str) -> bool:
-        query = select(versions.c.name).where(versions.c.code_sha256 == code_sha256).limit(1)
-        return await self._database.read(lambda connection: connection.execute(query).first() is not None)
+        queries = [
+            select(table.c.name).where(table.c.code_sha256 == code_sha256).limit(1)
+            for table in (versions, version_layers)
+        ]
+        return await self._database.read(
+            lambda connection: any(connection.execute(query).first() is not None for query in queries)
+        )
 
     async def usage(self, account: str, region: str) -> tuple[int, int]:
         here = (versions.c.account == account, versions.c.region == region)
@@ -254,6 +264,20 @@ def _is(table: Table, key: FunctionKey) -> ColumnElement[bool]:
 
 def _is_version(key: FunctionKey, version: str) -> ColumnElement[bool]:
     return and_(_is(versions, key), versions.c.version == version)
+
+
+def _is_layer_of(version: FunctionVersion) -> ColumnElement[bool]:
+    return and_(_is(version_layers, version.key), version_layers.c.version == version.version)
+
+
+def _insert_layers(connection: Connection, *stored: FunctionVersion) -> None:
+    rows = [
+        {**_key_columns(version.key), "version": version.version, "code_sha256": code_sha256}
+        for version in stored
+        for code_sha256 in dict.fromkeys(version.layer_codes)
+    ]
+    if rows:
+        connection.execute(insert(version_layers), rows)
 
 
 def _function_row(function: FunctionRecord) -> dict[str, Any]:

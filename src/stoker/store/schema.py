@@ -56,6 +56,23 @@ versions = Table(
     Index("function_versions_settled", "settled"),
 )
 
+version_layers = Table(
+    "function_version_layers",
+    metadata,
+    Column("account", words(12), primary_key=True),
+    Column("region", words(32), primary_key=True),
+    Column("name", words(140), primary_key=True),
+    Column("version", words(32), primary_key=True),
+    Column("code_sha256", words(44), primary_key=True),
+    ForeignKeyConstraint(
+        ["account", "region", "name", "version"],
+        [f"function_versions.{name}" for name in ("account", "region", "name", "version")],
+        ondelete="CASCADE",
+    ),
+    Index("function_version_layers_code", "code_sha256"),
+)
+"""Which code the layers of versions are; the layers themselves are in the versions' documents."""
+
 records = Table(
     "records",
     metadata,

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
 from stoker.core.clock import Clock
 from stoker.core.errors import SandboxError
@@ -22,7 +21,7 @@ from stoker.services.worker import SandboxReference, SandboxStatus, StaleReferen
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
 from stoker.worker.headroom import Headroom
-from stoker.worker.launching import CodeFolders
+from stoker.worker.launching import CodeFolders, extensions_in
 from stoker.worker.life import Life
 from stoker.worker.parts import Parts, SessionCredentials, WorkerSettings
 from stoker.worker.pool import Pool, PoolSettings
@@ -163,12 +162,7 @@ class WorkerAgent:
         sandbox_id = secrets.token_hex(8)
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
-            task = await self._code.ready(function.code_sha256)
-            code = self._code_of(function, task)
-            plan = await self._plan(function, task)
-            life = Life(
-                reference, function, plan, code, self._parts, lost=self._life_lost, ended=self._life_ended
-            )
+            life = await self._life(reference, function)
         except CodeMissing as error:
             self._reserved_mb -= function.memory_mb
             raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
@@ -183,6 +177,35 @@ class WorkerAgent:
         self.statistics.sandboxes_created += 1
         self.statistics.create_ms.add((self._parts.clock.monotonic_s() - started_s) * 1000.0)
         return reference
+
+    async def _life(self, reference: SandboxReference, function: FunctionVersion) -> Life:
+        """A life with its code at hand; once it has ended, its layers are left."""
+        folders = await self._folders(function)
+        try:
+            plan = await self._plan(function, folders)
+            return Life(
+                reference, function, plan, folders, self._parts, lost=self._life_lost, ended=self._life_ended
+            )
+        except BaseException:
+            self._leave(function)
+            raise
+
+    async def _folders(self, function: FunctionVersion) -> CodeFolders:
+        """What to mount; also starts to compile for sandboxes to come."""
+        code, layers, cache = self._code, function.layer_codes, None
+        task = await code.ready(function.code_sha256)
+        if function.runtime:
+            cache = code.prepare_nowait(function.code_sha256, function.runtime, function.key.account)
+        if not layers:
+            return CodeFolders(task, cache)
+        opt = await code.layered(layers)
+        if function.runtime:
+            code.prepare_layers_nowait(layers, function.runtime)
+        return CodeFolders(task, cache, opt, extensions_in(opt))
+
+    def _leave(self, function: FunctionVersion) -> None:
+        if function.layers:
+            self._code.leave(function.layer_codes)
 
     def _admit(self, function: FunctionVersion) -> None:
         settings = self._settings
@@ -204,13 +227,13 @@ class WorkerAgent:
                 f"{settings.memory_reserve_mb} MB that it keeps available"
             )
 
-    async def _plan(self, function: FunctionVersion, task: Path) -> RuntimePlan | InvalidEntrypoint:
+    async def _plan(self, function: FunctionVersion, folders: CodeFolders) -> RuntimePlan | InvalidEntrypoint:
         runtime = function.runtime or "provided"
         wrapper = (function.environment or {}).get("AWS_LAMBDA_EXEC_WRAPPER")
 
         def plan() -> RuntimePlan | InvalidEntrypoint:
             try:
-                return self._runtimes.plan(runtime, exec_wrapper=wrapper, task=task)
+                return self._runtimes.plan(runtime, exec_wrapper=wrapper, task=folders.task, opt=folders.opt)
             except InvalidEntrypoint as error:
                 return error
 
@@ -220,13 +243,6 @@ class WorkerAgent:
         result = await asyncio.to_thread(plan)
         self._planned.add(runtime)
         return result
-
-    def _code_of(self, function: FunctionVersion, task: Path) -> CodeFolders:
-        """Also starts to compile for sandboxes to come."""
-        if not function.runtime:
-            return CodeFolders(task)
-        cache = self._code.prepare_nowait(function.code_sha256, function.runtime, function.key.account)
-        return CodeFolders(task, cache)
 
     async def _begin(self, life: Life) -> None:
         try:
@@ -282,6 +298,7 @@ class WorkerAgent:
     def _life_ended(self, life: Life) -> None:
         del self._lives[life.reference.sandbox_id]
         self._reserved_mb -= life.function.memory_mb
+        self._leave(life.function)
         self.statistics.sandboxes_destroyed += 1
 
     def sandboxes(self) -> list[SandboxStatus]:

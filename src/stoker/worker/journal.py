@@ -1,5 +1,7 @@
 """One sandbox's log as it is written: the platform's lines and the function's, to the store and the tail."""
 
+from collections.abc import Sequence
+
 from stoker.core.clock import Clock
 from stoker.services.functions import FunctionVersion
 from stoker.services.invocation import Invocation
@@ -41,6 +43,12 @@ class Journal:
     def init_start(self) -> None:
         now_s = self._clock.now_s()
         self._line(now_s, self._report.init_start(now_s, *runtime_version_of(self._function)))
+
+    def extensions_not_started(self, names: Sequence[str]) -> None:
+        """External extensions that the layers hold: AWS would start them, nothing here does."""
+        now_s = self._clock.now_s()
+        for name in names:
+            self._line(now_s, self._report.extension(now_s, name))
 
     def init_report(self, duration_ms: float, phase: str, outcome: Outcome) -> None:
         now_s = self._clock.now_s()

@@ -2,6 +2,8 @@
 
 import datetime
 import hashlib
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,20 +51,41 @@ class CodeFolders(msgspec.Struct, frozen=True):
     task: Path
     cache: Path | None = None
     """What was compiled of it ahead, where that is a folder of its own."""
+    opt: Path | None = None
+    """Its layers, merged."""
+    extensions: tuple[str, ...] = ()
+    """External extensions that its layers hold."""
 
 
 def code_mounts_of(code: CodeFolders) -> dict[MountPoint, Path]:
-    """The function's code."""
-    mounts = {MountPoint.TASK: code.task}
-    if code.cache is not None:
-        mounts[MountPoint.CODE_CACHE] = code.cache
-    return mounts
+    """The function's code and layers."""
+    places = {MountPoint.TASK: code.task, MountPoint.OPT: code.opt, MountPoint.CODE_CACHE: code.cache}
+    return {place: folder for place, folder in places.items() if folder is not None}
 
 
 def mounts_of(plan: RuntimePlan, code: CodeFolders) -> dict[MountPoint, Path]:
     """The runtime's folders and the function's code."""
     mounts = {MountPoint(place): folder for place, folder in plan.mounts.items()}
     return mounts | code_mounts_of(code)
+
+
+def extensions_in(opt: Path) -> tuple[str, ...]:
+    """Names of the external extensions that AWS would start: executables in /opt/extensions, sorted."""
+    try:
+        # An uploaded link must not list a folder of the host.
+        folder = os.open(opt / "extensions", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ()
+    try:
+        return tuple(name for name in sorted(os.listdir(folder)) if _is_program(folder, name))
+    finally:
+        os.close(folder)
+
+
+def _is_program(folder: int, name: str) -> bool:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    # What a link leads to is known inside the sandbox alone.
+    return stat.S_ISLNK(status.st_mode) or bool(stat.S_ISREG(status.st_mode) and status.st_mode & 0o111)
 
 
 def launch_of(

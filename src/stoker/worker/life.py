@@ -85,6 +85,7 @@ class Life:
             SandboxError: nothing is left of the attempt.
         """
         self._journal.init_start()
+        self._journal.extensions_not_started(self._code.extensions)
         self._states.move(SandboxState.INITIALISING)
         self._phase = "init"
         self._phase_started_s = self._parts.clock.monotonic_s()

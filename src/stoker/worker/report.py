@@ -11,6 +11,10 @@ import msgspec
 
 from stoker.worker.outcome import Outcome
 
+NOT_STARTED = "Stoker.ExternalExtensionsNotSupported"
+_CONTROLS = dict.fromkeys((*range(32), 127), "?")
+"""What a file name must not do to a line."""
+
 _LEVELS = {"DEBUG": 0, "INFO": 1, "WARN": 2}
 
 
@@ -41,6 +45,11 @@ class TextReport:
 
     def init_start(self, now_s: float, runtime_version: str, runtime_arn: str) -> str | None:
         return f"INIT_START Runtime Version: {runtime_version}\tRuntime Version ARN: {runtime_arn}\n"
+
+    def extension(self, now_s: float, name: str) -> str | None:
+        """One that is not started; the line is that of an extension which AWS could not start."""
+        shown = name.translate(_CONTROLS)
+        return f"EXTENSION\tName: {shown}\tState: LaunchError\tEvents: []\tError Type: {NOT_STARTED}\n"
 
     def init_report(self, now_s: float, duration_ms: float, phase: str, outcome: Outcome) -> str | None:
         """Only failures are reported: a good Init shows in REPORT."""
@@ -96,6 +105,11 @@ class JsonReport:
             "runtimeVersionArn": runtime_arn,
         }
         return self._event(now_s, "platform.initStart", "INFO", record)
+
+    def extension(self, now_s: float, name: str) -> str | None:
+        events: list[str] = []
+        record = {"name": name, "state": "LaunchError", "events": events, "errorType": NOT_STARTED}
+        return self._event(now_s, "platform.extension", "WARN", record)
 
     def init_report(self, now_s: float, duration_ms: float, phase: str, outcome: Outcome) -> str | None:
         record: dict[str, Any] = {

@@ -149,7 +149,6 @@ CREATE = {
 
 NOT_BUILT = {
     "image": ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType Image"),
-    "layers": ({"Layers": [f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:l:1"]}, "Layers"),
     "dead letters": ({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:x"}}, "DeadLetterConfig"),
     "file systems": ({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}]}, "FileSystemConfigs"),
     "durable": ({"DurableConfig": {"ExecutionTimeout": 60}}, "DurableConfig"),
@@ -302,7 +301,6 @@ async def test_updates_are_guarded_by_revision_and_state(
         ("UpdateFunctionConfiguration", {"Role": "r1"}, VALIDATION, ROLE_RULE),
         ("UpdateFunctionConfiguration", {"Runtime": "java21"}, INVALID, None),
         ("UpdateFunctionConfiguration", {"Environment": {"Variables": BIG}}, INVALID, None),
-        ("UpdateFunctionConfiguration", {"Layers": ["x"]}, UNBUILT, "Layers is not implemented yet."),
         ("UpdateFunctionCode", {"ZipFile": b"zip"}, INVALID, UNZIP),
         (
             "UpdateFunctionCode",

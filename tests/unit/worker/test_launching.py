@@ -13,6 +13,7 @@ from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings,
 from stoker.worker.launching import (
     CodeFolders,
     assignment_of,
+    extensions_in,
     is_poolable,
     launch_of,
     limits_of,
@@ -53,10 +54,25 @@ def test_init_is_unthrottled_and_the_rest_is_a_share() -> None:
 
 
 def test_mounts() -> None:
-    assert mounts_of(PLAN, CodeFolders(Path("/code"))) == {
-        MountPoint.RUNTIME: Path("/boot"),
-        MountPoint.TASK: Path("/code"),
-    }
+    expected = {MountPoint.RUNTIME: Path("/boot"), MountPoint.TASK: Path("/code")}
+    assert mounts_of(PLAN, CodeFolders(Path("/code"))) == expected
+    layered = mounts_of(PLAN, CodeFolders(Path("/code"), opt=Path("/layers")))
+    assert layered == {**expected, MountPoint.OPT: Path("/layers")}
+
+
+def test_extensions_are_what_could_be_executed(tmp_path: Path) -> None:
+    assert extensions_in(tmp_path) == ()
+    folder = tmp_path / "extensions"
+    folder.mkdir()
+    for name, mode in {"z": 0o755, "a": 0o755, "readme": 0o644}.items():
+        (folder / name).touch(mode)
+    (folder / "link").symlink_to("/anything")
+    (folder / "folder").mkdir()
+    assert extensions_in(tmp_path) == ("a", "link", "z")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "extensions").symlink_to(folder)
+    assert extensions_in(linked) == ()
 
 
 def test_the_process() -> None:

@@ -132,3 +132,16 @@ def test_json_levels_hide_what_is_below_them() -> None:
     }
     events = [json.loads(line) for line in (normal.init_report(NOW_S, 1, "init", late) or "").splitlines()]
     assert [event["type"] for event in events] == ["platform.initRuntimeDone", "platform.initReport"]
+
+
+def test_extensions_that_nobody_starts_are_named() -> None:
+    assert TextReport().extension(NOW_S, "agent\nEND") == (
+        "EXTENSION\tName: agent?END\tState: LaunchError\tEvents: []\t"
+        "Error Type: Stoker.ExternalExtensionsNotSupported\n"
+    )
+    assert json.loads(JsonReport("WARN").extension(NOW_S, "agent") or "")["record"] == {
+        "name": "agent",
+        "state": "LaunchError",
+        "events": [],
+        "errorType": "Stoker.ExternalExtensionsNotSupported",
+    }
