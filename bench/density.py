@@ -7,9 +7,9 @@ import subprocess
 import time
 
 from bench.figures import Figure, Missing, Options
-from bench.functions import Caller, Echo, create_many, echoes, serving
+from bench.functions import Caller, Echo, create_many, echoes, metrics, serving
 from bench.machine import descendants, memory_bytes, named, pss_bytes
-from bench.percentiles import median, percentile
+from bench.percentiles import percentile
 from tests.running import RunningStoker
 
 FUNCTION_MEMORY_MB = 128
@@ -21,6 +21,7 @@ KERNEL_FIELDS = {
 }
 SETTLE_S = 1.5
 """Until everything idle is frozen, and what was freed is free."""
+POOL_WAIT_S = 1.0
 WAKE_GOAL = "under 5 ms each"
 
 
@@ -33,12 +34,16 @@ def measure(options: Options) -> list[Figure]:
     if os.geteuid() != 0:
         raise Missing("root is needed to read the memory of sandboxes")
     count = options.sandboxes
-    with serving(sandboxes_max=count + 64, idle_timeout_s=3600) as stoker:
-        return filled(stoker, echoes()[0], count)
+    figures: list[Figure] = []
+    for zygotes in (False, True):
+        with serving(sandboxes_max=count + 64, idle_timeout_s=3600, zygotes=zygotes) as stoker:
+            prefix = "density.zygotes" if zygotes else "density"
+            figures += filled(stoker, echoes()[0], count, prefix, from_pool=zygotes)
+    return figures
 
 
-def filled(stoker: RunningStoker, echo: Echo, count: int) -> list[Figure]:
-    """Fill the service and look at it."""
+def filled(stoker: RunningStoker, echo: Echo, count: int, prefix: str, *, from_pool: bool) -> list[Figure]:
+    """Fill the service and look at it. ``from_pool``: each sandbox waits for a pre-warmed one."""
     names = create_many(stoker, echo, "idle", count + 1, MemorySize=FUNCTION_MEMORY_MB)
     caller = Caller(stoker)
     caller.invoke_ms(names[-1])
@@ -47,39 +52,50 @@ def filled(stoker: RunningStoker, echo: Echo, count: int) -> list[Figure]:
     # The pool and its zygotes are there already; what they cost is no part of each further sandbox.
     pooled = pss_bytes(_sandbox_processes(stoker))
     for name in names[:count]:
+        if from_pool:
+            wait_for_pool(stoker)
         caller.invoke_ms(name)
     time.sleep(SETTLE_S)
     after, service_after = memory_bytes(), _service_pss(stoker)
     sandboxes = pss_bytes(_sandbox_processes(stoker)) - pooled
     wake = [caller.invoke_ms(name) for name in names[:count]]
-    warm = [caller.invoke_ms(names[0]) for _ in range(100)]
+    warm = [caller.invoke_ms(names[0]) for _ in range(count)]
     caller.close()
-    figures = _memory(before, after, sandboxes, count)
-    figures.append(per_sandbox("service_pss", service_after - service_before, count))
-    return figures + _waking(wake, warm)
+    figures = _memory(prefix, before, after, sandboxes, count)
+    figures.append(per_sandbox(f"{prefix}.service_pss", service_after - service_before, count))
+    return figures + _waking(prefix, wake, warm)
 
 
-def _memory(before: dict[str, int], after: dict[str, int], sandboxes: int, count: int) -> list[Figure]:
+def wait_for_pool(stoker: RunningStoker) -> None:
+    """Until a pre-warmed sandbox is there, for a while at most: without one the next is simply not shared."""
+    ends_s = time.monotonic() + POOL_WAIT_S
+    while metrics(stoker).get("stoker_worker_pool_size", 0) < 1 and time.monotonic() < ends_s:
+        time.sleep(0.005)
+
+
+def _memory(
+    prefix: str, before: dict[str, int], after: dict[str, int], sandboxes: int, count: int
+) -> list[Figure]:
     bare = idle_interpreter_bytes()
     used = before["MemAvailable"] - after["MemAvailable"]
     figures = [
-        per_sandbox("host_used", used, count, yardstick=bare, goal="under 4 MiB"),
-        per_sandbox("pss", sandboxes, count, yardstick=bare),
+        per_sandbox(f"{prefix}.host_used", used, count, yardstick=bare, goal="under 4 MiB"),
+        per_sandbox(f"{prefix}.pss", sandboxes, count, yardstick=bare),
     ]
     for label, field in KERNEL_FIELDS.items():
-        figures.append(per_sandbox(label, after[field] - before[field], count))
+        figures.append(per_sandbox(f"{prefix}.{label}", after[field] - before[field], count))
     return figures
 
 
-def _waking(wake: list[float], warm: list[float]) -> list[Figure]:
+def _waking(prefix: str, wake: list[float], warm: list[float]) -> list[Figure]:
     return [
         Figure(
-            name=f"density.wake.{part}",
+            name=f"{prefix}.wake.{part}",
             value=percentile(wake, percent),
             unit="ms",
             n=len(wake),
-            yardstick=median(warm),
-            yardstick_name="the same call to one that was just used",
+            yardstick=percentile(warm, percent),
+            yardstick_name="the same of as many calls to one that was just used",
             tolerance=tolerance,
             goal=WAKE_GOAL if part == "max" else "",
         )
@@ -88,11 +104,11 @@ def _waking(wake: list[float], warm: list[float]) -> list[Figure]:
 
 
 def per_sandbox(
-    label: str, total_bytes: int, count: int, *, yardstick: int | None = None, goal: str = ""
+    name: str, total_bytes: int, count: int, *, yardstick: int | None = None, goal: str = ""
 ) -> Figure:
     """Kibibytes each."""
     return Figure(
-        name=f"density.{label}",
+        name=name,
         value=total_bytes / count / 1024,
         unit="KiB each",
         n=count,
