@@ -20,6 +20,8 @@
 #include <unistd.h>
 
 #define LEFTOVER_WAIT_MS 10000
+#define MOVES_MAX 200
+#define MOVES_AT_ONCE 20
 #define LEAF "service"
 #define LEAF_WEIGHT 1000 /* ten times that of all sandboxes together */
 #define CLAIMS 10 /* tries: another jail may take our new folder for a dead one's */
@@ -41,7 +43,9 @@ static const struct {
 int cgroup_move_all(int from, int to)
 {
     char text[4096];
-    for (int round = 0; round < 100; round++) {
+    for (int round = 0; round < MOVES_MAX; round++) {
+        if (round >= MOVES_AT_ONCE) /* an exiting process is listed, cannot be moved and is gone soon */
+            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
         if (files_read(from, "cgroup.procs", text, sizeof text) <= 0)
             return 0;
         text[strcspn(text, "\n")] = 0;

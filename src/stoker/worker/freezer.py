@@ -8,7 +8,7 @@ from stoker.core.limits import FREEZE_AFTER_S
 
 _SWEEP_S = FREEZE_AFTER_S / 2
 FREEZES_PER_TURN = 16
-"""A freeze is a system call of some 10 µs: a thousand at once would hold up every invocation for that long."""
+"""A freeze is a system call of some 10 µs: a thousand at once would hold up every invocation so long."""
 
 
 class Freezable(Protocol):
