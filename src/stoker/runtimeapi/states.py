@@ -12,6 +12,9 @@ from stoker.core.errors import IllegalTransition
 class State(enum.Enum):
     """Where the runtime is. The values are the names that AWS uses in its error messages."""
 
+    # Members are compared by identity; Enum's own hash is Python code, called several times an invocation.
+    __hash__ = object.__hash__
+
     POOLED = "Pooled"
     """A pre-started process of no function yet: it may only wait for its assignment. Stoker's own state."""
     STARTED = "Started"
@@ -30,6 +33,9 @@ class State(enum.Enum):
 
 class Move(enum.Enum):
     """What can happen. The values are the target names that AWS uses in its error messages."""
+
+    # Members are compared by identity; Enum's own hash is Python code, called several times an invocation.
+    __hash__ = object.__hash__
 
     ASSIGN = "Started"
     NEXT = "Ready"

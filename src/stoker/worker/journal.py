@@ -15,7 +15,7 @@ from stoker.worker.tail import Tail
 class Journal:
     """Writes behind: nothing here waits or touches a disk. It is the sink of the sandbox's output."""
 
-    __slots__ = ("_clock", "_function", "_last_ms", "_report", "_tail", "_writer")
+    __slots__ = ("_clock", "_function", "_last_ms", "_report", "_tail", "_tailing", "_writer")
 
     def __init__(self, function: FunctionVersion, writer: LogWriter, clock: Clock) -> None:
         self._function = function
@@ -23,6 +23,8 @@ class Journal:
         self._clock = clock
         self._report: Report = report_of(function.logging.log_format, function.logging.system_log_level)
         self._tail = Tail()
+        self._tailing = True
+        """Between invocations too: what is written then belongs to the next one's tail, if that wants one."""
         self._last_ms = 0
 
     # --- the function's own output
@@ -31,7 +33,8 @@ class Journal:
         """One message of the function. Whatever time it claims, a stream's time never runs backwards."""
         self._last_ms = timestamp_ms = max(timestamp_ms, self._last_ms)
         self._writer.append(timestamp_ms, message)
-        self._tail.append(message)
+        if self._tailing:
+            self._tail.append(message)
 
     @property
     def congested(self) -> bool:
@@ -54,9 +57,12 @@ class Journal:
         now_s = self._clock.now_s()
         self._line(now_s, self._report.init_report(now_s, duration_ms, phase, outcome))
 
-    def start(self, request_id: str) -> None:
+    def start(self, invocation: Invocation) -> None:
+        if not invocation.want_log_tail:
+            self._tail.clear()
+            self._tailing = False
         now_s = self._clock.now_s()
-        self._line(now_s, self._report.start(now_s, request_id, self._function.version))
+        self._line(now_s, self._report.start(now_s, invocation.request_id, self._function.version))
 
     def end(self, invocation: Invocation, usage: Usage, outcome: Outcome) -> bytes | None:
         """Whatever the platform says of the end; returns the tail of the invocation's log if it is wanted."""
@@ -66,10 +72,8 @@ class Journal:
             self._line(now_s, self._report.fault(now_s, outcome))
         self._line(now_s, self._report.end(now_s, request_id, usage, outcome, invocation.trace_id))
         self._line(now_s, self._report.report(now_s, request_id, usage, outcome, invocation.trace_id))
-        if invocation.want_log_tail:
-            return self._tail.take()
-        self._tail.clear()
-        return None
+        self._tailing = True
+        return self._tail.take() if invocation.want_log_tail else None
 
     def _line(self, now_s: float, line: str | None) -> None:
         if line is not None:

@@ -143,7 +143,7 @@ class Life:
             if current is not None:
                 self._repeat(current)
         elif current is not None:
-            self._journal.start(request_id)
+            self._journal.start(current.invocation)
             self._complete(failure(request_id))
 
     def _repeat(self, current: Current) -> None:
@@ -225,7 +225,7 @@ class Life:
             self._give_up(current, StaleReference(f"sandbox {self.reference.sandbox_id}: {error}"))
             return
         # Whatever the runtime writes is read later than this, so START comes first although it was told last.
-        self._journal.start(invocation.request_id)
+        self._journal.start(invocation)
         current.init_ms, self._init_ms = self._init_ms, None
 
     def _too_long(self) -> None:

@@ -7,6 +7,7 @@ import array
 import asyncio
 import fcntl
 import os
+import select
 import termios
 from typing import Protocol
 
@@ -43,17 +44,26 @@ class Output:
     def __init__(self, output: int, telemetry: int, sink: Sink, clock: Clock) -> None:
         self._loop = asyncio.get_running_loop()
         self._pipes = [_Lines(output), _Frames(telemetry)]
+        self._filled = select.poll()
+        """Tells in one call which of the pipes hold anything; mostly none does."""
         self._sink = sink
         self._clock = clock
         self._allowance = float(LOG_BURST_BYTES)
         self._allowance_at_s = clock.monotonic_s()
         self._resume: asyncio.TimerHandle | None = None
         for pipe in self._pipes:
+            self._filled.register(pipe.fd, select.POLLIN)
             self._watch(pipe)
 
     def _watch(self, pipe: "_Pipe") -> None:
         self._loop.add_reader(pipe.fd, self._readable, pipe)
         pipe.watched = True
+
+    def _end(self, pipe: "_Pipe") -> None:
+        self._unwatch(pipe)
+        if not pipe.ended:
+            pipe.ended = True
+            self._filled.unregister(pipe.fd)
 
     def _unwatch(self, pipe: "_Pipe") -> None:
         if pipe.watched:
@@ -87,11 +97,11 @@ class Output:
 
     def drain(self) -> None:
         """Take what is in the pipes now, an unfinished last line included; no more than a pipe can hold."""
-        for pipe in self._pipes:
-            if not pipe.ended:
-                waiting_bytes = _bytes_in(pipe.fd)
-                if waiting_bytes:
+        if self._filled.poll(0):
+            for pipe in self._pipes:
+                if not pipe.ended and (waiting_bytes := _bytes_in(pipe.fd)):
                     self._read(pipe, waiting_bytes)
+        for pipe in self._pipes:
             if pipe.unfinished:
                 self._emit(pipe.flush())
 
@@ -102,8 +112,7 @@ class Output:
             self._resume.cancel()
             self._resume = None
         for pipe in self._pipes:
-            self._unwatch(pipe)
-            pipe.ended = True
+            self._end(pipe)
 
     def _read(self, pipe: "_Pipe", size_bytes: int) -> None:
         try:
@@ -111,8 +120,7 @@ class Output:
         except BlockingIOError:
             return
         if not data:
-            self._unwatch(pipe)
-            pipe.ended = True
+            self._end(pipe)
             self._emit(pipe.flush())
             return
         self._allowance -= len(data)
