@@ -161,7 +161,7 @@ def test_versions_keep_their_code(stoker: RunningStoker) -> None:
 
 
 def test_revisions_of_versions_and_aliases(stoker: RunningStoker) -> None:
-    service, name = stoker.client("lambda"), "recorded-revisions"
+    service, name = stoker.client("lambda"), "recorded-version-revisions"
     created(stoker, name)
     first = get(stoker, name)["RevisionId"]
     version = answer(service.publish_version, FunctionName=name, RevisionId=first)

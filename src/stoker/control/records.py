@@ -27,7 +27,15 @@ ACTIVE = Status(value="Active")
 UPDATING = Status(value="InProgress", reason="The function is being created.", reason_code="Creating")
 SUCCESSFUL = Status(value="Successful")
 
-_DESCRIPTIVE = ("description", "revision_id", "last_modified", "state", "last_update", "deployment_id")
+_DESCRIPTIVE = (
+    "description",
+    "dead_letter_arn",
+    "revision_id",
+    "last_modified",
+    "state",
+    "last_update",
+    "deployment_id",
+)
 """Members whose change leaves running sandboxes as they are."""
 
 
@@ -66,6 +74,7 @@ def created_version(
         code_size_bytes=code.size_bytes,
         layers=layers,
         logging=merged_logging(LogSettings(log_group=f"/aws/lambda/{key.name}"), request.logging_config),
+        dead_letter_arn=_dead_letter_arn(None, request),
         state=CREATING,
         stored_only=_stored_only({}, request),
     )
@@ -91,6 +100,7 @@ def configured_version(
         "stored_only": _stored_only(stored.stored_only, request),
     }
     given = {name: value for name, value in changes.items() if value is not None}
+    given["dead_letter_arn"] = _dead_letter_arn(stored.dead_letter_arn, request)
     return msgspec.structs.replace(stored, **given)
 
 
@@ -176,6 +186,14 @@ def merged_logging(stored: LogSettings, given: LoggingConfig | None) -> LogSetti
     )
 
 
+def _dead_letter_arn(
+    stored: str | None, request: CreateFunctionRequest | UpdateFunctionConfigurationRequest
+) -> str | None:
+    """Without a member as it was; without an ARN in it, or with an empty one, none."""
+    given = request.dead_letter_config
+    return stored if given is None else given.target_arn or None
+
+
 def _stored_only(
     stored: dict[str, Any], request: CreateFunctionRequest | UpdateFunctionConfigurationRequest
 ) -> dict[str, Any]:
@@ -192,6 +210,8 @@ def _stored_only(
         kept["SnapStart"] = request.snap_start.apply_on
     if request.kms_key_arn is not None:
         kept["KMSKeyArn"] = request.kms_key_arn
+    if request.file_system_configs is not None:
+        kept["FileSystemConfigs"] = msgspec.to_builtins(request.file_system_configs)
     if request.tracing_config is not None and request.tracing_config.mode:
         kept["TracingConfig"] = {"Mode": request.tracing_config.mode}
     return kept

@@ -7,8 +7,10 @@ import msgspec
 
 from stoker.services.functions import FunctionVersion
 from stoker.services.lambda_types import (
+    DeadLetterConfig,
     EnvironmentResponse,
     EphemeralStorage,
+    FileSystemConfig,
     FunctionConfiguration,
     Layer,
     LoggingConfig,
@@ -41,7 +43,11 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
         environment=None
         if version.environment is None
         else EnvironmentResponse(variables=version.environment),
-        kms_key_arn=version.stored_only.get("KMSKeyArn"),
+        dead_letter_config=None
+        if version.dead_letter_arn is None
+        else DeadLetterConfig(target_arn=version.dead_letter_arn),
+        file_system_configs=_stored(version, "FileSystemConfigs", tuple[FileSystemConfig, ...]) or None,
+        kms_key_arn=version.stored_only.get("KMSKeyArn") or None,
         tracing_config=_stored(version, "TracingConfig", TracingConfigResponse)
         or TracingConfigResponse(mode="PassThrough"),
         revision_id=version.revision_id,

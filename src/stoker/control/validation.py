@@ -24,10 +24,12 @@ TAGS_MAX = 50
 ROLE_PATTERN = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
 
 _ROLE = re.compile(ROLE_PATTERN, re.ASCII)
+_DEAD_LETTERS = re.compile(
+    r"arn:aws[a-zA-Z-]*:(sqs|sns):[a-z0-9-]+:\d{12}:[a-zA-Z0-9_-]{1,256}(\.fifo)?", re.ASCII
+)
 
 _UNBUILT = {
     "publish_to": "PublishTo",
-    "file_system_configs": "FileSystemConfigs",
     "image_config": "ImageConfig",
     "tenancy_config": "TenancyConfig",
     "capacity_provider_config": "CapacityProviderConfig",
@@ -114,8 +116,24 @@ def _check_configuration(request: CreateFunctionRequest | UpdateFunctionConfigur
         _check_size(request.ephemeral_storage.size, "EphemeralStorage", TMP_MAX_MB)
     if request.environment is not None:
         check_environment(request.environment.variables or {})
+    if request.dead_letter_config is not None and request.dead_letter_config.target_arn:
+        _check_dead_letters(request.dead_letter_config.target_arn)
     if request.vpc_config is not None:
         _check_network(request.vpc_config.subnet_ids or (), request.vpc_config.security_group_ids or ())
+
+
+def _check_dead_letters(target_arn: str) -> None:
+    """Where discarded events can go: a standard SQS queue or SNS topic (developer guide)."""
+    if not target_arn.startswith("arn:"):
+        raise invalid_parameter("Invalid dead letter ARN: ARNs must start with 'arn:'")
+    if not _DEAD_LETTERS.fullmatch(target_arn):
+        raise invalid_parameter(
+            f"Invalid dead letter ARN: {target_arn} is not the ARN of an SQS queue or an SNS topic"
+        )
+    if target_arn.endswith(".fifo"):
+        raise invalid_parameter(
+            f"Invalid dead letter ARN: {target_arn} is a FIFO resource, which cannot take dead letters"
+        )
 
 
 def _check_network(subnets: tuple[str, ...], security_groups: tuple[str, ...]) -> None:
@@ -142,5 +160,3 @@ def _check_unbuilt(request: CreateFunctionRequest | UpdateFunctionConfigurationR
     for member, name in _UNBUILT.items():
         if given.get(member):
             raise not_implemented(name)
-    if request.dead_letter_config is not None and request.dead_letter_config.target_arn:
-        raise not_implemented("DeadLetterConfig")

@@ -86,6 +86,8 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[LayerUse, ...] = ()
     """In the order in which they are merged at /opt: later ones over earlier ones."""
     logging: LogSettings
+    dead_letter_arn: str | None = None
+    """The SQS queue or SNS topic for events that could not be processed."""
     state: Status
     last_update: Status | None = None
     source_description: str | None = None

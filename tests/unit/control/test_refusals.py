@@ -34,6 +34,23 @@ CREATE = {
         INVALID,
         "python3.11 is not supported for SnapStart enabled functions.",
     ),
+    "a dead letter target that is no ARN": (
+        {"DeadLetterConfig": {"TargetArn": "queue"}},
+        INVALID,
+        "Invalid dead letter ARN: ARNs must start with 'arn:'",
+    ),
+    "a dead letter target of another service": (
+        {"DeadLetterConfig": {"TargetArn": f"arn:aws:s3:{REGION}:{ACCOUNT}:bucket"}},
+        INVALID,
+        f"Invalid dead letter ARN: arn:aws:s3:{REGION}:{ACCOUNT}:bucket is not the ARN of an SQS queue or an "
+        "SNS topic",
+    ),
+    "a FIFO dead letter queue": (
+        {"DeadLetterConfig": {"TargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:q.fifo"}},
+        INVALID,
+        f"Invalid dead letter ARN: arn:aws:sqs:{REGION}:{ACCOUNT}:q.fifo is a FIFO resource, which cannot take "
+        "dead letters",
+    ),
     "NUL in the handler": ({"Handler": "a\0.b"}, INVALID, "Handler must not hold NUL characters."),
     "a subnet": (
         {"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
@@ -149,8 +166,6 @@ CREATE = {
 
 NOT_BUILT = {
     "image": ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType Image"),
-    "dead letters": ({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:x"}}, "DeadLetterConfig"),
-    "file systems": ({"FileSystemConfigs": [{"Arn": "a", "LocalMountPath": "/mnt/a"}]}, "FileSystemConfigs"),
     "durable": ({"DurableConfig": {"ExecutionTimeout": 60}}, "DurableConfig"),
     "tenancy": ({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}, "TenancyConfig"),
     "reference mode": (
