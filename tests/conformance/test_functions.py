@@ -216,9 +216,11 @@ def test_an_environment_over_4_kb_is_refused(stoker: RunningStoker) -> None:
 
 
 def test_what_is_not_built_yet_says_so(stoker: RunningStoker) -> None:
-    code, message, status = error_of(stoker.client("lambda").list_event_source_mappings)
+    code, message, status = error_of(
+        stoker.client("lambda").list_durable_executions_by_function, FunctionName="any"
+    )
     assert (code, status) == ("NotImplementedException", 501)
-    assert "ListEventSourceMappings" in message
+    assert "ListDurableExecutionsByFunction" in message
 
 
 def test_reserved_concurrency_is_kept(stoker: RunningStoker) -> None:
