@@ -60,6 +60,22 @@ BASES: dict[str, dict[str, Any]] = {
     "UpdateEventSourceMapping": {"UUID": MAPPING, "BatchSize": 1},
     "DeleteEventSourceMapping": {"UUID": MAPPING},
     "ListEventSourceMappings": {"FunctionName": NAME, "EventSourceArn": SOURCE},
+    "PutFunctionRecursionConfig": {"FunctionName": NAME, "RecursiveLoop": "Allow"},
+    "GetFunctionRecursionConfig": {"FunctionName": NAME},
+    "PutRuntimeManagementConfig": {"FunctionName": NAME, "UpdateRuntimeOn": "Auto"},
+    "GetRuntimeManagementConfig": {"FunctionName": NAME},
+    "PutFunctionScalingConfig": {"FunctionName": NAME, "Qualifier": "1"},
+    "GetFunctionScalingConfig": {"FunctionName": NAME, "Qualifier": "1"},
+    "CreateCapacityProvider": {
+        "CapacityProviderName": NAME,
+        "VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": []},
+        "PermissionsConfig": {"CapacityProviderOperatorRoleArn": ROLE},
+    },
+    "GetCapacityProvider": {"CapacityProviderName": NAME},
+    "UpdateCapacityProvider": {"CapacityProviderName": NAME},
+    "DeleteCapacityProvider": {"CapacityProviderName": "mutated-never-there"},
+    "ListCapacityProviders": {},
+    "ListFunctionVersionsByCapacityProvider": {"CapacityProviderName": NAME},
     "Invoke": {"FunctionName": NAME, "InvocationType": "DryRun"},
 }
 

@@ -78,8 +78,13 @@ class MappingTransitions:
             await asyncio.sleep(TRANSITION_S * 2**attempt)
             try:
                 await self._shelf.write(self._outcome(entry))
-            except (RecordChanged, RecordMissing):
-                return  # another write came first, and has a task of its own
+            except RecordMissing:
+                return
+            except RecordChanged:
+                now = await self._shelf.get(entry.key)
+                if now is None or now.value.shown != entry.value.shown:
+                    return  # another write came first, and has a task of its own
+                entry = now  # only its tags were changed
             except StokerError as problem:
                 _log.warning("a mapping's state could not be written", reason=repr(problem))
             else:

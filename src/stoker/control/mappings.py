@@ -162,7 +162,7 @@ class EventSourceMappings:
         try:
             await self._shelf.write(Put(record, entry.revision_id), requires=requires)
         except RecordMissing as problem:
-            raise _no_mapping() from problem
+            raise mapping_not_found() from problem
         except RecordChanged as problem:
             raise _in_use(verb) from problem
         self._transitions.begin(self._shelf.decode(record))
@@ -171,7 +171,7 @@ class EventSourceMappings:
     async def _stored(self, context: RequestContext, uuid: str) -> Entry[EventSourceMapping]:
         entry = await self._shelf.get(self._shelf.key(context.account, context.region, "", uuid))
         if entry is None:
-            raise _no_mapping()
+            raise mapping_not_found()
         return entry
 
     async def _at_rest(self, context: RequestContext, uuid: str, verb: str) -> Entry[EventSourceMapping]:
@@ -212,7 +212,8 @@ def _duplicate(kind: str, found: Target, shown: EventSourceMappingConfiguration)
     return f"{pair} already exists. Please update or delete "
 
 
-def _no_mapping() -> ServiceError:
+def mapping_not_found() -> ServiceError:
+    """404 for a mapping."""
     return not_found("The resource you requested does not exist.")
 
 

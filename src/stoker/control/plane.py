@@ -5,11 +5,13 @@ from pathlib import Path
 
 from stoker.control.accounts import Accounts
 from stoker.control.aliases import Aliases
+from stoker.control.capacity_providers import CapacityProviders
 from stoker.control.code_signing import CodeSigningConfigs
 from stoker.control.concurrency import FunctionConcurrency
 from stoker.control.deletion import Deletion
 from stoker.control.event_invoke import EventInvokeConfigs
 from stoker.control.function_layers import FunctionLayers
+from stoker.control.function_settings import FunctionSettings
 from stoker.control.function_signing import FunctionSigning
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
@@ -55,6 +57,8 @@ class ControlPlane:
         self._tags = Tags(ports)
         self._code_signing = CodeSigningConfigs(ports)
         self._event_invoke = EventInvokeConfigs(ports)
+        self._settings = FunctionSettings(ports)
+        self._providers = CapacityProviders(ports)
         self._transitions = MappingTransitions(ports)
         self._mappings = EventSourceMappings(ports, self._transitions)
 
@@ -112,6 +116,8 @@ class ControlPlane:
             **self._event_invoke.operations(),
             **self._code_signing.operations(),
             **self._mappings.operations(),
+            **self._settings.operations(),
+            **self._providers.operations(),
             **self._signing.operations(),
         }
 

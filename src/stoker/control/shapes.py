@@ -63,7 +63,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
         snap_start=SnapStartResponse(
             apply_on=version.stored_only.get("SnapStart", "None"), optimization_status="Off"
         ),
-        runtime_version_config=_runtime_version(version),
+        runtime_version_config=runtime_version(version),
         layers=tuple(Layer(arn=layer.arn, code_size=layer.size_bytes) for layer in version.layers) or None,
         logging_config=LoggingConfig(
             log_format=version.logging.log_format,
@@ -88,8 +88,8 @@ def listed_configuration(version: FunctionVersion, *, qualified: bool) -> Functi
     )
 
 
-def _runtime_version(version: FunctionVersion) -> RuntimeVersionConfig | None:
-    """AWS shows a hash that names the runtime's build; here it names runtime and architecture."""
+def runtime_version(version: FunctionVersion) -> RuntimeVersionConfig | None:
+    """AWS's hash names the build; here it names runtime and architecture. None without a runtime."""
     if version.runtime is None:
         return None
     digest = hashlib.sha256(f"{version.runtime} {version.architecture}".encode()).hexdigest()
