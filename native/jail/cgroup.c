@@ -141,6 +141,26 @@ int cgroup_make(struct cgroup *group, const struct jail_limits *limits, struct c
     return error;
 }
 
+static int admit(int group, gid_t users)
+{
+    return fchownat(group, "cgroup.procs", (uid_t)-1, users, 0) < 0 || fchmodat(group, "cgroup.procs", 0664, 0) < 0
+               ? -errno
+               : 0;
+}
+
+int cgroup_admit_all(gid_t users)
+{
+    int error = 0;
+    for (int i = 0; i < hierarchy_count && !error; i++)
+        error = hierarchies[i].v2 ? admit(hierarchies[i].base, users) : 0;
+    return error;
+}
+
+int cgroup_admit(const struct cgroup_entry *entry, gid_t users)
+{
+    return entry->into < 0 ? 0 : admit(entry->into, users);
+}
+
 int cgroup_limit(struct cgroup *group, const struct jail_limits *limits)
 {
     int moved = 0;

@@ -34,6 +34,11 @@ struct cgroup {
     uint64_t cpu_group; /* 0: of none yet */
 };
 
+/* Lets this group of users (zygotes, that have no way to name a control group) start processes in those they are
+ * given: v2 asks for the right to write both to the new group and to what is above it and theirs. */
+int cgroup_admit_all(gid_t users);
+int cgroup_admit(const struct cgroup_entry *entry, gid_t users);
+
 /* Makes the group with these limits. */
 int cgroup_make(struct cgroup *group, const struct jail_limits *limits, struct cgroup_entry *entry);
 

@@ -63,14 +63,14 @@ static int join_cgroups(const struct child_plan *plan)
 
 static int hide_cgroup(const struct child_plan *plan)
 {
-    (void)plan;
-    return result(unshare(CLONE_NEWCGROUP));
+    /* A zygote starts processes in groups that would lie outside; it sees no group anyway. */
+    return plan->channel >= 0 ? 0 : result(unshare(CLONE_NEWCGROUP));
 }
 
 static int furnish_proc(const struct child_plan *plan)
 {
-    if (plan->channel >= 0)
-        return 0; /* a zygote has the host's processes for its own: it is to see none */
+    if (plan->channel >= 0) /* a zygote is one of the host's processes, and is to see none of them */
+        return result(mount("/var/empty", "/proc", NULL, MS_BIND, NULL));
     return result(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
 }
 

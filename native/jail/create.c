@@ -234,7 +234,8 @@ static int have_forked(struct making *making)
     int error = passing_receive(making->notes, &last, NULL, 0);
     if (error != -ECHILD)
         return error < 0 ? error : -EPROTO;
-    return zygotes_ask(making->zygote->channel, making->sandbox->pidfd, &making->plan);
+    error = cgroup_admit(&making->plan.entry, identity_zygotes());
+    return error ? error : zygotes_ask(making->zygote->channel, making->sandbox->pidfd, &making->plan);
 }
 
 static int receive_listeners(struct making *making)

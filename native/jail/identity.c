@@ -58,11 +58,17 @@ struct identity identity_of(uint32_t slot)
     return identity;
 }
 
+gid_t identity_zygotes(void)
+{
+    return base + SANDBOXES_MAX * IDS_PER_SLOT + ZYGOTE_IDS;
+}
+
 struct identity identity_of_zygote(void)
 {
     static uint32_t next;
     struct identity identity = {.inside_uid = SANDBOX_UID, .inside_gid = SANDBOX_GID, .count = 1};
-    identity.outside = identity.outside_gid = base + SANDBOXES_MAX * IDS_PER_SLOT + next++ % ZYGOTE_IDS;
+    identity.outside = base + SANDBOXES_MAX * IDS_PER_SLOT + next++ % ZYGOTE_IDS;
+    identity.outside_gid = identity_zygotes();
     identity.may_set_groups = groups_allowed;
     return identity;
 }

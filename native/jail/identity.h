@@ -28,9 +28,12 @@ int identity_open(uint32_t id_base, int rootless);
 /* The ids of a slot; no two slots share any, unless identity_open returned 1. */
 struct identity identity_of(uint32_t slot);
 
-/* Ids of no slot, for a zygote; none gets those of one of the last ZYGOTE_IDS before it. They are in no sandbox's
- * map, so nothing runs under them but that zygote. */
+/* Ids of no slot, for a zygote; none gets the uid of one of the last ZYGOTE_IDS before it. They are in no sandbox's
+ * map, so nothing runs under them but zygotes. */
 struct identity identity_of_zygote(void);
+
+/* The group of all zygotes. */
+gid_t identity_zygotes(void);
 
 /* The function's ids as the jail sees them. */
 uid_t identity_uid(const struct identity *identity);

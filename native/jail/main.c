@@ -339,7 +339,8 @@ static void open_all(const struct options *options)
     open_tmp(options);
     open_egress(options);
     /* An ordinary user's zygote would run as the jail itself does. */
-    features |= options->rootless || !seccomp_zygote_filter() ? 0 : JAIL_ZYGOTES;
+    if (!options->rootless && cgroup_admit_all(identity_zygotes()) == 0)
+        features |= JAIL_ZYGOTES;
     degraded |= features & JAIL_ZYGOTES ? 0 : JAIL_NO_ZYGOTES;
     struct sandbox_host host = {.template = open_template(options->state), .egress = (features & JAIL_EGRESS_READY) != 0};
     host.terminal = leave_terminal();

@@ -5,13 +5,11 @@
 #include "../zygote/request.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
-_Static_assert(ZYGOTE_GROUPS_MAX > CGROUP_JOINS_MAX, "one way in for each hierarchy, and v2's");
+_Static_assert(ZYGOTE_JOINS_MAX >= CGROUP_JOINS_MAX, "one way in for each hierarchy");
 
 static int send_record(int channel, const struct zygote_request *request, const int *fds, unsigned count)
 {
@@ -40,19 +38,13 @@ int zygotes_ask(int channel, int pidfd, const struct child_plan *plan)
         .gid = plan->surrender.gid,
         .may_set_groups = (uint32_t)plan->surrender.may_set_groups,
     };
-    int fds[ZYGOTE_FDS_MAX] = {pidfd, plan->output, plan->telemetry}, v2 = -1;
-    unsigned count = ZYGOTE_FD_GROUPS;
+    int fds[ZYGOTE_FDS_MAX] = {pidfd, plan->output, plan->telemetry};
+    unsigned count = ZYGOTE_FD_JOINS;
     for (int i = 0; i < CGROUP_JOINS_MAX; i++)
         if (plan->entry.joins[i] >= 0)
             fds[count++] = plan->entry.joins[i];
-    if (plan->entry.into >= 0) {
-        v2 = openat(plan->entry.into, "cgroup.procs", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (v2 < 0)
-            return -errno;
-        fds[count++] = v2;
-    }
-    int error = send_record(channel, &request, fds, count);
-    if (v2 >= 0)
-        close(v2);
-    return error;
+    request.joins = count - ZYGOTE_FD_JOINS;
+    if (plan->entry.into >= 0)
+        fds[count++] = plan->entry.into;
+    return send_record(channel, &request, fds, count);
 }

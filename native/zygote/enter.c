@@ -43,6 +43,13 @@ static void join_groups(const int *groups, unsigned count)
             fail("joining a control group");
 }
 
+pid_t enter_fork(int group)
+{
+    struct clone_args arguments = {
+        .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)group};
+    return group < 0 ? fork() : (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
+}
+
 /* Without its own number, where the kernel does not grant one, the next one will do. */
 static pid_t fork_passing(void)
 {
@@ -107,9 +114,9 @@ static void become(const struct zygote_request *request, const int *fds)
         fail("telling the init");
 }
 
-void enter(const struct zygote_request *request, const int *fds, unsigned count)
+void enter(const struct zygote_request *request, const int *fds)
 {
-    join_groups(fds + ZYGOTE_FD_GROUPS, count - ZYGOTE_FD_GROUPS); /* first: the copies of pages are the sandbox's */
+    join_groups(fds + ZYGOTE_FD_JOINS, request->joins); /* first: the copies of pages are the sandbox's */
     if (setns(fds[ZYGOTE_FD_INIT], ALL_NAMESPACES) < 0)
         fail("entering the namespaces");
     pid_t passing = fork_passing();

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -40,7 +41,7 @@ static unsigned receive(int channel)
     if (!c || c->cmsg_type != SCM_RIGHTS || header.msg_flags & MSG_CTRUNC || request.magic != ZYGOTE_MAGIC)
         _exit(2);
     unsigned count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    if (count < ZYGOTE_FD_GROUPS)
+    if (request.joins > ZYGOTE_JOINS_MAX || count - request.joins - ZYGOTE_FD_JOINS > 1)
         _exit(2);
     memcpy(fds, CMSG_DATA(c), count * sizeof(int));
     return count;
@@ -59,15 +60,17 @@ static int fork_one(unsigned count)
 {
     int status = 0;
     PyOS_BeforeFork();
-    pid_t pid = fork();
+    pid_t pid = enter_fork(count > ZYGOTE_FD_JOINS + request.joins ? fds[count - 1] : -1);
     if (pid == 0) {
-        enter(&request, fds, count);
+        enter(&request, fds);
         PyOS_AfterFork_Child();
         return 1;
     }
     PyOS_AfterFork_Parent();
-    if (pid < 0)
+    if (pid < 0) {
+        perror("zygote: forking");
         _exit(3);
+    }
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     check(status);

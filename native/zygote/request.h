@@ -10,17 +10,18 @@ enum zygote_fd {
     ZYGOTE_FD_INIT,      /* pidfd of the PID 1 whose namespaces are to be entered */
     ZYGOTE_FD_OUTPUT,
     ZYGOTE_FD_TELEMETRY,
-    ZYGOTE_FD_GROUPS,    /* from here on: files that take "0" from whoever joins a control group */
+    ZYGOTE_FD_JOINS,     /* from here on: v1's files that take "0" from whoever joins; then v2's group, if there is one */
 };
 
-#define ZYGOTE_GROUPS_MAX 17
-#define ZYGOTE_FDS_MAX (ZYGOTE_FD_GROUPS + ZYGOTE_GROUPS_MAX)
+#define ZYGOTE_JOINS_MAX 8
+#define ZYGOTE_FDS_MAX (ZYGOTE_FD_JOINS + ZYGOTE_JOINS_MAX + 1)
 
 struct zygote_request {
     uint32_t magic;
     uint32_t open_files_max;
     uint32_t uid, gid; /* inside */
     uint32_t may_set_groups;
+    uint32_t joins;
 };
 
 #endif

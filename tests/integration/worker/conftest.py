@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from stoker.runtimes.catalog import RuntimeCatalog
+
 NATIVE = Path(os.environ.get("STOKER_NATIVE_DIR") or Path(__file__).parents[3] / "native" / "bin")
 STARTS_WITHIN_S = 20.0
 ID_BASE = 0x6F000000
@@ -55,3 +57,17 @@ def jail_socket() -> Iterator[Path]:
             jail.kill()
             jail.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> RuntimeCatalog:
+    """Runtimes that can be zygotes where their family can."""
+    folder = tmp_path_factory.mktemp("prepared")
+    open_to_sandboxes(folder)
+    return RuntimeCatalog(prepared_dir=folder, zygote_module=NATIVE / "stoker-zygote.so")
+
+
+def open_to_sandboxes(folder: Path) -> None:
+    """Every folder above the code must be open to the sandbox's own user."""
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)

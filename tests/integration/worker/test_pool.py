@@ -22,7 +22,7 @@ from stoker.services.invocation import Invocation
 from stoker.worker.agent import WorkerAgent
 from stoker.worker.parts import WorkerSettings
 from tests.integration.sandbox.running_jail import RunningJail, missing
-from tests.integration.worker.conftest import NATIVE
+from tests.integration.worker.conftest import NATIVE, open_to_sandboxes
 from tests.integration.worker.test_agent import ID, KEY, RUNTIME, Bench, Folders
 
 CATALOG = RuntimeCatalog()
@@ -119,20 +119,6 @@ class Pools(Bench):
         log = self.logs.text
         agent.retire(sandbox)
         return json.loads(result.payload), result.function_error, log
-
-
-@pytest.fixture(scope="session")
-def forking(tmp_path_factory: pytest.TempPathFactory) -> RuntimeCatalog:
-    """Runtimes that can be zygotes where their family can."""
-    folder = tmp_path_factory.mktemp("prepared")
-    open_to_sandboxes(folder)
-    return RuntimeCatalog(prepared_dir=folder, zygote_module=NATIVE / "stoker-zygote.so")
-
-
-def open_to_sandboxes(folder: Path) -> None:
-    """Every folder above the code must be open to the sandbox's own user."""
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
 
 
 @pytest.fixture(params=[False, True], ids=["launched", "forked"])
