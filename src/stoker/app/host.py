@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from stoker.app.native import NativeMissing, native_directory
+from stoker.app.native import NativeMissing, native_directory, zygote_module
 
 ADMIN_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 MINIMUM_KERNEL = (5, 15)
@@ -39,6 +39,7 @@ def examine(data: Path) -> list[Finding]:
         _tmp,
         _egress,
         _python,
+        _zygotes,
         _node,
         _kvm,
         lambda: _data(data),
@@ -166,6 +167,19 @@ def _python() -> Finding:
     if found:
         return Finding("ok", "Python runtimes", ", ".join(found))
     return Finding("degraded", "Python runtimes", "none below /usr", "install python3")
+
+
+def _zygotes() -> Finding:
+    lost = "pre-warmed Python sandboxes are launched one by one and share no memory"
+    if os.geteuid() != 0:
+        return Finding("degraded", "zygotes", "need root", lost)
+    try:
+        module = zygote_module()
+    except NativeMissing:
+        module = None
+    if module is None:
+        return Finding("degraded", "zygotes", "their module is not built", lost)
+    return Finding("ok", "zygotes", "pre-warmed Python sandboxes can share memory")
 
 
 def _versions(folder: str) -> list[Path]:

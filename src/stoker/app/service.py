@@ -188,7 +188,7 @@ class _AdminService:
         return HostReport(
             version=version("stoker"),
             driver=info.name,
-            degraded=info.degraded,
+            degraded=(*info.degraded, *self._rooms.worker.troubles()),
             runtimes=tuple(runtime.name for runtime in self._rooms.runtimes.available()),
             data=self._service.settings.data,
         )

@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zygotes: Annotated[
         bool,
         _text("pre-warmed Python sandboxes are forked from one process and share memory and address layout"),
-    ] = False
+    ] = True
     account_concurrency: Annotated[int, _number("invocations at one time in an account and region", ge=1)] = (
         1000
     )

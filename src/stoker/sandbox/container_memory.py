@@ -24,6 +24,8 @@ class MemoryMeter:
         self._on_out_of_memory = on_out_of_memory
         self._peak_bytes = 0
         self._shared_bytes = 0
+        self.limit_bytes = 0
+        """What the group may use; shared pages are no reason to claim more."""
         self._oom_kills = 0
         self._looks: list[asyncio.TimerHandle] = []
         self._loop = asyncio.get_running_loop()
@@ -45,7 +47,9 @@ class MemoryMeter:
         """The largest use so far; where only the current use is known, the largest seen."""
         fd = self._peak_fd if self._peak_fd is not None else self._current_fd
         self._peak_bytes = max(self._peak_bytes, _number(_read(fd)))
-        return self._peak_bytes + self._shared_bytes if self._peak_bytes else 0
+        if not self._peak_bytes:
+            return 0
+        return max(self._peak_bytes, min(self._peak_bytes + self._shared_bytes, self.limit_bytes))
 
     def share(self, shared_bytes: int) -> None:
         """Pages of a zygote that the process inside uses: the kernel charges them to the zygote alone."""

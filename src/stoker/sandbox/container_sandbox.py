@@ -21,7 +21,7 @@ from stoker.sandbox.container_launch import (
     encode_launch,
 )
 from stoker.sandbox.container_memory import MemoryMeter
-from stoker.sandbox.container_protocol import Answer, Handle, Operation
+from stoker.sandbox.container_protocol import MEBIBYTE, Answer, Handle, Operation
 from stoker.sandbox.driver import Exit, Launch, MountPoint, SandboxLimits, SandboxSpec
 
 SIGKILL = 9
@@ -61,6 +61,7 @@ class ContainerSandbox:
         self._control = socket.socket(fileno=handles[Handle.CONTROL])
         self._freezer = Freezer(handles, self._control, self.kill)
         self._memory = MemoryMeter(handles, self._on_out_of_memory)
+        self._memory.limit_bytes = spec.limits.memory_mb * MEBIBYTE
         self._report: Report | None = None
         # What a zygote forks into it takes the launched process's place.
         self._started: asyncio.Future[Report] | None = self._loop.create_future() if zygote else None
@@ -90,6 +91,7 @@ class ContainerSandbox:
         if handles:
             self._freezer.adopt(handles)
             self._memory.adopt(handles)
+        self._memory.limit_bytes = limits.memory_mb * MEBIBYTE
 
     async def launch(self, launch: Launch) -> None:
         """Start the process; returns when it executes.
@@ -127,6 +129,7 @@ class ContainerSandbox:
         if report.kind is not ReportKind.STARTED:
             raise SandboxError(f"forking: {os.strerror(report.value)}")
         self._memory.share(self._zygote.memory_current_bytes())
+        self._zygote = None
 
     def freeze(self) -> None:
         """Ask the kernel to freeze everything inside; what does not freeze within the deadline is killed."""

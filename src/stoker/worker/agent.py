@@ -305,6 +305,10 @@ class WorkerAgent:
         pooled = self._pool.statuses() if self._pool is not None else []
         return [*(life.status() for life in self._lives.values()), *pooled]
 
+    def troubles(self) -> tuple[str, ...]:
+        """What does not work as it should, in words."""
+        return self._pool.troubles() if self._pool is not None else ()
+
     # --- ending
 
     async def close(self, grace_s: float) -> None:

@@ -245,43 +245,43 @@ class Pool:
         """
         runtime = self._launches.get(pooled.kind)
         zygote = await self._zygotes.take(runtime) if runtime is not None and self._zygotes else None
-        if zygote is None:
-            return await self._complete(pooled, runtime, None)
-        assert self._zygotes is not None
+        environment = await self._empty(pooled, runtime, zygote)
         try:
-            environment = await self._complete(pooled, runtime, zygote)
-        except SandboxError:
-            self._zygotes.gave_up(zygote)
+            await self._start(environment, pooled, runtime, forked=zygote is not None)
+        except BaseException as error:
+            if self._zygotes and zygote and isinstance(error, SandboxError):
+                self._zygotes.gave_up(zygote)
+            await environment.destroy()
             raise
-        self._zygotes.succeeded(zygote)
+        if self._zygotes and zygote:
+            self._zygotes.succeeded(zygote)
         return environment
 
-    async def _complete(
-        self, pooled: Pooled, runtime: RuntimePlan | None, zygote: Zygote | None
-    ) -> Environment:
-        """A sandbox with a runtime that waits: forked, launched, or none."""
-        environment = await self._empty(pooled, runtime, zygote)
+    async def _start(
+        self, environment: Environment, pooled: Pooled, runtime: RuntimePlan | None, *, forked: bool
+    ) -> None:
+        """Have the runtime wait for its assignment, where there is one.
+
+        Raises:
+            SandboxError: it does not.
+        """
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 await environment.serve(self._serve_service_api)
                 environment.own(pooled, None)
                 if runtime is None:
                     environment.watch()
+                elif forked:
+                    await environment.forked()
+                    await pooled.ready.wait()
                 else:
-                    if zygote is not None:
-                        await environment.forked()
-                    else:
-                        launch = Launch(runtime.argv, pooled_environment(runtime.environment), "/")
-                        await environment.launch(launch)
+                    await environment.launch(
+                        Launch(runtime.argv, pooled_environment(runtime.environment), "/")
+                    )
                     await pooled.ready.wait()
                 environment.own(pooled, None)
         except TimeoutError as error:
-            await environment.destroy()
             raise SandboxError(f"{pooled.kind} was not ready within {READY_WITHIN_S} s") from error
-        except BaseException:
-            await environment.destroy()
-            raise
-        return environment
 
     async def _empty(self, pooled: Pooled, runtime: RuntimePlan | None, zygote: Zygote | None) -> Environment:
         settings = self._settings
@@ -332,6 +332,11 @@ class Pool:
         self._statistics.pool_memory_mb = round(self._plan.memory_mb(self._stock()))
 
     # --- telling and closing
+
+    def troubles(self) -> tuple[str, ...]:
+        """What does not work as it should, in words."""
+        found = self._zygotes.troubles if self._zygotes is not None else {}
+        return tuple(f"{kind} is launched, not forked from a zygote: {why}" for kind, why in found.items())
 
     def statuses(self) -> list[SandboxStatus]:
         """For people: the runtime stands where a function's name would."""

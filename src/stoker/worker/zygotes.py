@@ -4,6 +4,7 @@ It holds runtime code only. Whoever cannot have one launches instead, so nothing
 """
 
 import asyncio
+import os
 import secrets
 from contextlib import suppress
 
@@ -26,6 +27,7 @@ RETRY_FIRST_S = 1.0
 RETRY_LONGEST_S = 300.0
 
 ZYGOTE_MEMORY_MB = 256
+LAST_WORDS_BYTES_MAX = 16_384
 
 
 class Zygote:
@@ -72,6 +74,8 @@ class Zygotes:
         self._not_before_s: dict[str, float] = {}
         self._wait_s: dict[str, float] = {}
         self._closed = False
+        self.troubles: dict[str, str] = {}
+        """By kind: why its last zygote failed, until one forks again."""
 
     async def take(self, plan: RuntimePlan) -> Zygote | None:
         """A zygote that will fork into a sandbox to be made now; ``gave`` back when that is gone.
@@ -103,8 +107,8 @@ class Zygotes:
             return None
         try:
             zygote = await self._started(plan)
-        except SandboxError:
-            self._failed(plan.runtime)
+        except SandboxError as error:
+            self._failed(plan.runtime, str(error))
             return None
         self._alive.add(zygote)
         if self._closed:
@@ -132,7 +136,7 @@ class Zygotes:
         with suppress(SandboxDied):
             await zygote.sandbox.wait()
         if not zygote.retired:
-            self._failed(zygote.plan.runtime)
+            self._failed(zygote.plan.runtime, _last_words(zygote.sandbox) or "it ended")
             self._drop(zygote)
         await zygote.sandbox.destroy()
         self._alive.discard(zygote)
@@ -142,11 +146,12 @@ class Zygotes:
         """A child of it runs."""
         self._statistics.zygote_forks += 1
         self._wait_s.pop(zygote.plan.runtime, None)
+        self.troubles.pop(zygote.plan.runtime, None)
 
     def gave_up(self, zygote: Zygote) -> None:
         """It did not fork, or its child did not come to life: another one is to be tried, later."""
         if not zygote.retired:
-            self._failed(zygote.plan.runtime)
+            self._failed(zygote.plan.runtime, _last_words(zygote.sandbox) or "its child did not come to life")
             self._retire(zygote)
 
     def child_gone(self, zygote: Zygote) -> None:
@@ -174,7 +179,8 @@ class Zygotes:
             zygote.children = 0
             self._retire(zygote)
 
-    def _failed(self, kind: str) -> None:
+    def _failed(self, kind: str, why: str) -> None:
+        self.troubles[kind] = why
         self._statistics.zygote_failures += 1
         wait_s = self._wait_s.get(kind, RETRY_FIRST_S)
         self._wait_s[kind] = min(wait_s * 2, RETRY_LONGEST_S)
@@ -192,3 +198,12 @@ class Zygotes:
 
     def _count(self) -> None:
         self._statistics.zygotes = len(self._alive)
+
+
+def _last_words(sandbox: Sandbox) -> str:
+    """The last line it printed: what stopped it."""
+    try:
+        printed = os.read(sandbox.output, LAST_WORDS_BYTES_MAX)
+    except OSError:
+        return ""
+    return printed.decode("utf-8", "replace").strip().rpartition("\n")[2]
