@@ -157,7 +157,7 @@ def look():
         "status": [line for line in open("/proc/self/status") if line.startswith(("Sig", "Cap", "Sec", "NoNew", "Umask"))],
         "encodings": [sys.stdout.encoding, sys.getfilesystemencoding(), sys.stdout.errors, sys.flags.utf8_mode],
         "root": sorted(os.listdir("/")), "task": sorted(os.listdir("/var/task")), "nice": os.nice(0),
-        "proc": [open(f"/proc/self/{name}").read() for name in ("cmdline", "comm", "cgroup", "oom_score_adj")],
+        "proc": [open(f"/proc/self/{name}").read() for name in ("cmdline", "comm", "oom_score_adj")],
         "own": [os.readlink("/proc/self/exe"), os.stat("/proc/self/mem").st_uid, os.getpriority(0, 0), os.umask(18)],
         "namespaces": len({os.readlink(f"/proc/self/ns/{name}") == os.readlink(f"/proc/1/ns/{name}")
                            for name in ("mnt", "net", "pid", "user", "ipc", "uts", "cgroup")}
