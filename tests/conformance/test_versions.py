@@ -188,6 +188,16 @@ def test_an_alias_through_its_life(service: Any) -> None:
     assert answer(service.invoke, FunctionName=NAME, Qualifier="moving") == not_found(f"{NAME}:moving")
 
 
+def test_a_new_alias_inherits_no_policy(service: Any) -> None:
+    named = {"FunctionName": NAME, "Name": "granted"}
+    service.create_alias(FunctionVersion="1", **named)
+    grant = {"StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "s3.amazonaws.com"}
+    service.add_permission(FunctionName=NAME, Qualifier="granted", **grant)
+    service.delete_alias(**named)
+    service.create_alias(FunctionVersion="2", **named)
+    assert answer(service.get_policy, FunctionName=NAME, Qualifier="granted")["HTTP"] == 404
+
+
 def test_aliases_are_paged(service: Any, stoker: RunningStoker) -> None:
     name = "versions-aliases-paged"
     created(stoker, name)

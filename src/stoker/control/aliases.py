@@ -1,8 +1,11 @@
 """Aliases: create, show, list, update, delete, with their routing of invocations between two versions."""
 
+import msgspec
+
 from stoker.control.lookup import Target, target
 from stoker.control.markers import marked_place, marker, page_size
 from stoker.control.messages import alias_not_found, function_not_found, revision_mismatch
+from stoker.control.policies import POLICY_KIND
 from stoker.control.ports import Ports
 from stoker.core.errors import ServiceError, conflict, invalid_parameter
 from stoker.services.aliases import Alias, alias_key, alias_record, alias_shelf, version_lookup
@@ -39,6 +42,7 @@ class Aliases:
 
     def __init__(self, ports: Ports) -> None:
         self._metadata = ports.metadata
+        self._records = ports.records
         self._aliases = alias_shelf(ports.records)
         self._invalidation = ports.invalidation
         self._new_id = ports.new_id
@@ -83,12 +87,18 @@ class Aliases:
         raise conflict("The alias is being changed by other requests. Please try again.")
 
     async def delete(self, context: RequestContext, request: DeleteAliasRequest) -> None:
-        """An alias that is not there is deleted, as far as AWS is concerned."""
+        """With its policy, which an alias of the same name must not inherit.
+
+        An alias that is not there is deleted, as far as AWS is concerned.
+        """
         found = _named(context, request.function_name, request.name, "DeleteAlias")
+        place = alias_key(found.key, request.name)
+        policy = msgspec.structs.replace(place, kind=POLICY_KIND)
+        gone = [Remove(place)]
+        if await self._records.get(policy) is not None:
+            gone.append(Remove(policy))
         try:
-            await self._aliases.write(
-                Remove(alias_key(found.key, request.name)), requires=(FunctionThere(found.key),)
-            )
+            await self._records.write(gone, requires=(FunctionThere(found.key),))
         except RequirementUnmet as problem:
             raise function_not_found(found.key.arn) from problem
         except RecordMissing:
