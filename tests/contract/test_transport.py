@@ -227,7 +227,7 @@ def test_the_errors_of_the_service_keep_their_fields(way: str) -> None:
 def test_an_error_no_port_names_is_an_error_on_the_other_side_too(encode: bool) -> None:
     async def story() -> None:
         class Broken(PretendWorker):
-            async def create(self, function: object) -> SandboxReference:
+            async def create(self, function: object, *, provisioned: bool = False) -> SandboxReference:
                 raise OSError("disk")
 
         with pytest.raises(UncarriedError if encode else OSError, match="disk"):

@@ -66,7 +66,9 @@ def wire_rooms(
     worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api, zygotes)
     workers = {worker.worker_id: worker}
     limits = PoolLimits(idle_timeout_s=float(settings.idle_timeout_s))
-    manager = LocalWorkerManager(workers, DensePacking(), clock, limits=limits)
+    manager = LocalWorkerManager(
+        workers, DensePacking(), clock, limits=limits, proactive=settings.proactive_inits
+    )
     frontend = InvokeFrontend(
         metadata=cellar.metadata,
         records=cellar.records,

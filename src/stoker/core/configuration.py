@@ -72,6 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool,
         _text("pre-warmed Python sandboxes are forked from one process and share memory and address layout"),
     ] = True
+    proactive_inits: Annotated[
+        bool, _text("while a function's concurrency rises, its next sandbox is made before it is asked for")
+    ] = True
     account_concurrency: Annotated[int, _number("invocations at one time in an account and region", ge=1)] = (
         1000
     )

@@ -8,6 +8,9 @@ MB_PER_CPU: Final = 1769
 INIT_TIMEOUT_S: Final = 10.0
 """How long the Init phase may take before it is repeated at the first invocation."""
 
+PROVISIONED_INIT_TIMEOUT_S: Final = 130.0
+"""The same with provisioned concurrency, or the function's time-out if that is longer."""
+
 LOG_TAIL_BYTES: Final = 4096
 """What ``LogType=Tail`` returns at most."""
 

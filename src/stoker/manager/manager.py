@@ -10,6 +10,7 @@ import structlog
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError, StokerError, too_many_requests
 from stoker.manager.pool import Pool, PoolLimits, PoolStatistics, Ticket
+from stoker.manager.preparing import Preparing
 from stoker.manager.waiting import Waiter, Waiting
 from stoker.services.functions import FunctionKey, FunctionVersion
 from stoker.services.manager import Reservation
@@ -51,6 +52,7 @@ class LocalWorkerManager:
         *,
         limits: PoolLimits | None = None,
         pool: Pool | None = None,
+        proactive: bool = True,
     ) -> None:
         self._workers = workers
         self._placement = placement
@@ -61,11 +63,19 @@ class LocalWorkerManager:
         self._making: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._preparing = Preparing(
+            self._pool, self._waiting, clock, self, proactive=proactive, arm=self._arm
+        )
+        self.provision = self._preparing.provision
+        self.provisioned = self._preparing.provisioned
         for worker in workers.values():
             worker.on_sandbox_lost(self._lost)
 
     def reserve(self, function: FunctionVersion) -> Reservation | None:
-        return self._pool.reserve(function.deployment_id, self._clock.monotonic_s())
+        reservation = self._pool.reserve(function.deployment_id, self._clock.monotonic_s())
+        if reservation is not None and reservation.proactive:
+            self._preparing.after_use(function)
+        return reservation
 
     async def place(self, function: FunctionVersion) -> Reservation:
         """A sandbox that is made for the caller, or one given back meanwhile, whichever is there first.
@@ -101,13 +111,13 @@ class LocalWorkerManager:
         if released.idle is not None:
             self._workers[reference.worker_id].idle(released.idle)
         elif released.retire is not None:
-            self._retire([released.retire])
+            self.retire([released.retire])
 
     def versions(self, key: FunctionKey) -> frozenset[str]:
         return self._pool.versions(key)
 
     def forget(self, key: FunctionKey, version: str, *, keep_deployment_id: str | None) -> None:
-        self._retire(self._pool.forget(key, version, keep_deployment_id=keep_deployment_id))
+        self.retire(self._pool.forget(key, version, keep_deployment_id=keep_deployment_id))
 
     def statistics(self) -> PoolStatistics:
         """Counts as of now."""
@@ -133,7 +143,7 @@ class LocalWorkerManager:
         ticket = self._pool.plan(function, now_s)
         if ticket is not None:
             self._waiting.making(function.deployment_id)
-            self._spawn(self._make(ticket, function))
+            self.spawn(self._make(ticket, function))
         return ticket is not None
 
     def _make_more(self, function: FunctionVersion) -> None:
@@ -166,8 +176,20 @@ class LocalWorkerManager:
         waiter = self._waiting.pop(deployment_id)
         if waiter is not None:
             waiter.set_result(reservation)
+            self._preparing.after_use(function)
         else:
             self.release(reservation, healthy=True)
+
+    async def create_where_room(self, function: FunctionVersion, *, provisioned: bool) -> SandboxReference:
+        """A sandbox that no caller waits for, as ``Preparing`` wants it."""
+        snapshots = self._snapshots(function.key, {})
+        request = PlacementRequest(function.memory_mb, function.architecture)
+        worker_id = None if self._closed else self._placement.choose(snapshots, request)
+        if worker_id is None:
+            if provisioned:
+                self.retire(self._pool.make_room(snapshots, function.memory_mb))
+            raise WorkerUnavailable("no worker has room")
+        return await self._workers[worker_id].create(function, provisioned=provisioned)
 
     async def _create(self, function: FunctionVersion) -> SandboxReference:
         """Ask workers until one makes the sandbox; wait while none has room."""
@@ -198,7 +220,7 @@ class LocalWorkerManager:
                 snapshots = self._snapshots(function.key, search.refused)
                 if now_s >= search.evict_at_s:
                     victims = self._pool.make_room(snapshots, function.memory_mb)
-                    self._retire(victims)
+                    self.retire(victims)
                     search.evict_at_s = now_s + EVICTION_INTERVAL_S if victims else 0.0
                 await asyncio.sleep(search.pause_s)
                 search.pause_s = min(search.pause_s * 2, ROOM_POLL_MAX_S)
@@ -251,14 +273,16 @@ class LocalWorkerManager:
         elif not isinstance(error, asyncio.CancelledError):
             _log.warning("a sandbox that nobody waits for could not be made", reason=str(error))
 
-    def _retire(self, references: list[SandboxReference]) -> None:
+    def retire(self, references: list[SandboxReference]) -> None:
+        """Let workers end sandboxes that the pool has let go."""
         for reference in references:
             self._workers[reference.worker_id].retire(reference)
 
     def _lost(self, reference: SandboxReference) -> None:
         self._pool.lost(reference)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Make something behind; ``close`` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._making.add(task)
         task.add_done_callback(self._making.discard)
@@ -269,7 +293,8 @@ class LocalWorkerManager:
 
     def _tick(self) -> None:
         self._timer = None
-        self._retire(self._pool.reclaim(self._clock.monotonic_s()))
+        self.retire(self._pool.reclaim(self._clock.monotonic_s()))
+        self._preparing.check()
         if not self._pool.is_empty():
             self._arm()
 

@@ -1,12 +1,12 @@
 """Which sandboxes are idle, busy or draining, and what to do with them. Decisions only: plain functions over
 values that return what is to be done. Never a clock, never chance, never I/O."""
 
-import enum
 from collections import OrderedDict
 
 import msgspec
 
 from stoker.core.errors import IllegalTransition
+from stoker.manager.sandbox import Sandbox, State
 from stoker.manager.scaling import ScalingRate
 from stoker.services.functions import FunctionKey, FunctionVersion
 from stoker.services.manager import Reservation
@@ -16,39 +16,6 @@ from stoker.services.worker import SandboxReference
 IDLE_TIMEOUT_S = 600.0
 LEASE_S = 14 * 3600.0
 """The age that no sandbox outlives, an invocation under way included."""
-
-
-class State(enum.Enum):
-    """``IDLE ⇄ BUSY → DRAINING``; leaving the pool is death. Every other move is refused."""
-
-    IDLE = "idle"
-    BUSY = "busy"
-    DRAINING = "draining"
-
-
-class Sandbox:
-    """What the pool knows of one sandbox; its own, never handed out."""
-
-    __slots__ = (
-        "deployment_id",
-        "drain_at_s",
-        "key",
-        "last_used_s",
-        "memory_mb",
-        "reference",
-        "state",
-        "version",
-    )
-
-    def __init__(self, reference: SandboxReference, function: FunctionVersion, drain_at_s: float) -> None:
-        self.reference = reference
-        self.key = function.key
-        self.version = function.version
-        self.deployment_id = function.deployment_id
-        self.memory_mb = function.memory_mb
-        self.drain_at_s = drain_at_s
-        self.last_used_s = 0.0
-        self.state = State.BUSY
 
 
 class PoolLimits(msgspec.Struct, frozen=True):
@@ -74,6 +41,9 @@ class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
     retired_forgotten: int
     retired_unhealthy: int
     lost: int
+    proactive_made: int
+    proactive_used: int
+    provisioned: int
 
 
 class Ticket(msgspec.Struct):
@@ -111,7 +81,21 @@ class Pool:
         self._draining = 0
         self._tickets: dict[int, Ticket] = {}
         self._counts: dict[str, int] = dict.fromkeys(
-            ("warm", "adopted", "throttled", "idle", "lease", "evicted", "forgotten", "unhealthy", "lost"), 0
+            (
+                *(
+                    "warm",
+                    "adopted",
+                    "throttled",
+                    "idle",
+                    "lease",
+                    "evicted",
+                    "forgotten",
+                    "unhealthy",
+                    "lost",
+                ),
+                *("proactive_made", "proactive_used"),
+            ),
+            0,
         )
 
     def reserve(self, deployment_id: str, now_s: float) -> Reservation | None:
@@ -133,6 +117,10 @@ class Pool:
         old = sandbox.reference
         sandbox.reference = SandboxReference(old.worker_id, old.incarnation, old.sandbox_id, old.epoch + 1)
         self._counts["warm"] += 1
+        if sandbox.proactive:
+            sandbox.proactive = False
+            self._counts["proactive_used"] += 1
+            return Reservation(sandbox.reference, False, True)
         return Reservation(sandbox.reference, False)
 
     def plan(self, function: FunctionVersion, now_s: float) -> Ticket | None:
@@ -145,7 +133,14 @@ class Pool:
         return ticket
 
     def adopt(
-        self, ticket: Ticket, function: FunctionVersion, reference: SandboxReference, now_s: float
+        self,
+        ticket: Ticket,
+        function: FunctionVersion,
+        reference: SandboxReference,
+        now_s: float,
+        *,
+        proactive: bool = False,
+        provisioned: bool = False,
     ) -> Reservation:
         """A sandbox was made: it is known from now on, busy for whoever is given the reservation."""
         identity = _identity(reference)
@@ -155,6 +150,8 @@ class Pool:
         # No invocation may outlive the lease, so the last one starts a full time-out before its end.
         drain_at_s = now_s + self._limits.lease_s - function.timeout_s
         sandbox = Sandbox(reference, function, drain_at_s)
+        sandbox.proactive, sandbox.provisioned = proactive, provisioned
+        self._counts["proactive_made"] += proactive
         if not ticket.current:
             self._drain(sandbox)
         self._sandboxes[identity] = sandbox
@@ -244,7 +241,7 @@ class Pool:
         for identity, sandbox in list(self._idle.items()):
             if now_s >= sandbox.drain_at_s:
                 retired.append(self._retire(identity, sandbox, "lease"))
-            elif now_s - sandbox.last_used_s >= self._limits.idle_timeout_s:
+            elif not sandbox.provisioned and now_s - sandbox.last_used_s >= self._limits.idle_timeout_s:
                 retired.append(self._retire(identity, sandbox, "idle"))
         self._scaling.prune(now_s)
         return retired
@@ -268,6 +265,41 @@ class Pool:
             counts[identity[0]] = counts.get(identity[0], 0) + 1
         return counts
 
+    def in_use(self, key: FunctionKey, deployment_id: str) -> int:
+        """Busy sandboxes of a deployment."""
+        return sum(
+            sandbox.state is State.BUSY and sandbox.deployment_id == deployment_id
+            for sandbox in self._functions.get(key, {}).values()
+        )
+
+    def idle_of(self, deployment_id: str) -> int:
+        """Idle sandboxes of a deployment."""
+        return len(self._stacks.get(deployment_id, ()))
+
+    def provisioned_of(self, key: FunctionKey, deployment_id: str) -> int:
+        """Sandboxes that a deployment's provisioned concurrency holds, busy or idle."""
+        return sum(
+            sandbox.provisioned and sandbox.deployment_id == deployment_id
+            for sandbox in self._functions.get(key, {}).values()
+        )
+
+    def unprovision(self, key: FunctionKey, deployment_id: str, count: int) -> list[SandboxReference]:
+        """Let ``count`` provisioned sandboxes go: idle ones, retired now, before busy ones, which drain."""
+        held = [
+            (identity, sandbox)
+            for identity, sandbox in self._functions.get(key, {}).items()
+            if sandbox.provisioned and sandbox.deployment_id == deployment_id
+        ]
+        held.sort(key=lambda entry: entry[1].state is not State.IDLE)
+        retired: list[SandboxReference] = []
+        for identity, sandbox in held[:count]:
+            sandbox.provisioned = False
+            if sandbox.state is State.IDLE:
+                retired.append(self._retire(identity, sandbox, "forgotten"))
+            elif sandbox.state is State.BUSY:
+                self._drain(sandbox)
+        return retired
+
     def is_empty(self) -> bool:
         """Whether nothing is left that ``reclaim`` could act on, now or later."""
         return not self._sandboxes and not self._tickets and not len(self._scaling)
@@ -289,6 +321,9 @@ class Pool:
             retired_forgotten=counts["forgotten"],
             retired_unhealthy=counts["unhealthy"],
             lost=counts["lost"],
+            proactive_made=counts["proactive_made"],
+            proactive_used=counts["proactive_used"],
+            provisioned=sum(sandbox.provisioned for sandbox in self._sandboxes.values()),
         )
 
     def _victims(self, worker: WorkerSnapshot, memory_mb: int) -> list[_SandboxId]:
@@ -300,7 +335,7 @@ class Pool:
         for identity, sandbox in self._idle.items():
             if needed_mb <= 0 and needed_count <= 0:
                 break
-            if identity[0] == worker.worker_id:
+            if identity[0] == worker.worker_id and not sandbox.provisioned:
                 victims.append(identity)
                 needed_mb -= sandbox.memory_mb
                 needed_count -= 1

@@ -52,6 +52,10 @@ class Waiting:
             return False
         return len(self._waiters.get(deployment_id, ())) > self._making.get(deployment_id, 0)
 
+    def in_the_making(self, deployment_id: str) -> int:
+        """Sandboxes that are being made for callers."""
+        return self._making.get(deployment_id, 0)
+
     def made(self, deployment_id: str) -> None:
         """One sandbox less is in the making: it is there, or it failed."""
         self._making[deployment_id] -= 1

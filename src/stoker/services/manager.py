@@ -13,6 +13,26 @@ class Reservation(msgspec.Struct, frozen=True):
 
     sandbox: SandboxReference
     cold: bool
+    proactive: bool = False
+    """The sandbox was made ahead and is used for the first time."""
+
+
+class Provisioned(msgspec.Struct, frozen=True):
+    """How far the provisioned concurrency of a version is."""
+
+    available: int
+    failure: str | None = None
+    """Why the last sandbox could not be had, while that is so."""
+
+
+class Provisioner(Protocol):
+    """Keeps sandboxes initialised that nobody has asked for yet. Plain, and goes on behind."""
+
+    def provision(self, function: FunctionVersion, count: int) -> None:
+        """From now on the version is to have ``count`` initialised sandboxes; 0 ends that."""
+        ...
+
+    def provisioned(self, function: FunctionVersion) -> Provisioned: ...
 
 
 class WorkerManager(Protocol):

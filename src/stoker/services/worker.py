@@ -47,6 +47,10 @@ class StaleReference(StokerError):
     """The sandbox named is gone or was given to another; nothing was run."""
 
 
+class InitFailed(StokerError):
+    """A provisioned sandbox's Init failed or took too long, by the function's own doing; nothing is left."""
+
+
 class Worker(Protocol):
     """One host's agent."""
 
@@ -57,16 +61,18 @@ class Worker(Protocol):
         """Capacity as of now; plain, cheap, no I/O."""
         ...
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
         """Make a sandbox for a version and start its Init phase.
 
         Returns as soon as an invocation may be handed to it: Init may still run, or may have failed; the
         first ``invoke`` waits for it, repeats a failed Init under the function's own timeout as Lambda does,
-        and answers with the function error if that fails too.
+        and answers with the function error if that fails too. With ``provisioned``, returns when Init has
+        ended; it has 130 s, or the function's time-out if that is longer.
 
         Raises:
             WorkerUnavailable: nothing is left of the attempt.
             RuntimeUnavailable: this host cannot run the function's runtime; the message says what to install.
+            InitFailed: only with ``provisioned``; nothing is left of the attempt.
         """
         ...
 

@@ -57,11 +57,11 @@ class FaultyWorker:
     def snapshot(self) -> WorkerSnapshot:
         return self._worker.snapshot()
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
         fault = await self._before("create")
         if fault.duplicate:
             raise ValueError("create cannot be duplicated")
-        reference = await self._worker.create(function)
+        reference = await self._worker.create(function, provisioned=provisioned)
         if fault.error_after is not None:
             raise fault.error_after
         return reference

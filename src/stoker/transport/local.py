@@ -52,10 +52,11 @@ class LocalWorker:
     def snapshot(self) -> WorkerSnapshot:
         return self._messages.carry(self._worker.snapshot(), WorkerSnapshot)
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
-        call = self._worker.create(self._messages.carry(function, FunctionVersion))
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
+        call = self._worker.create(self._messages.carry(function, FunctionVersion), provisioned=provisioned)
+        deadline_s = self._invoke_deadline_s if provisioned else self._create_deadline_s
         try:
-            reference = await _within(call, self._create_deadline_s, "make a sandbox")
+            reference = await _within(call, deadline_s, "make a sandbox")
         except Exception as error:
             raise self._messages.carry_error(error) from error
         return self._messages.carry(reference, SandboxReference)

@@ -6,12 +6,13 @@ import msgspec
 
 from stoker.core.errors import ServiceError, StokerError
 from stoker.services.queue import QueueFull
-from stoker.services.worker import RuntimeUnavailable, StaleReference, WorkerUnavailable
+from stoker.services.worker import InitFailed, RuntimeUnavailable, StaleReference, WorkerUnavailable
 
 T = TypeVar("T")
 
 _CARRIED: dict[str, type[StokerError]] = {
-    error.__name__: error for error in (RuntimeUnavailable, StaleReference, WorkerUnavailable, QueueFull)
+    error.__name__: error
+    for error in (InitFailed, RuntimeUnavailable, StaleReference, WorkerUnavailable, QueueFull)
 }
 
 

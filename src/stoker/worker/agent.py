@@ -17,7 +17,13 @@ from stoker.services.functions import FunctionVersion
 from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.logs import LogStore
 from stoker.services.placement import WorkerSnapshot
-from stoker.services.worker import SandboxReference, SandboxStatus, StaleReference, WorkerUnavailable
+from stoker.services.worker import (
+    InitFailed,
+    SandboxReference,
+    SandboxStatus,
+    StaleReference,
+    WorkerUnavailable,
+)
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
 from stoker.worker.headroom import Headroom
@@ -153,7 +159,7 @@ class WorkerAgent:
                 plan = await asyncio.to_thread(self._runtimes.plan, runtime)
             self._pool.expect(plan)
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
         started_s = self._parts.clock.monotonic_s()
         self._admit(function)
         # Room is taken before anything is awaited, so that two creations never share the last of it.
@@ -162,7 +168,7 @@ class WorkerAgent:
         sandbox_id = secrets.token_hex(8)
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
-            life = await self._life(reference, function)
+            life = await self._life(reference, function, provisioned=provisioned)
         except CodeMissing as error:
             self._reserved_mb -= function.memory_mb
             raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
@@ -174,17 +180,29 @@ class WorkerAgent:
         self._lives[sandbox_id] = life
         self.statistics.reserve_ms.add((self._parts.clock.monotonic_s() - started_s) * 1000.0)
         await self._begin(life)
+        if provisioned and not await life.initialised:
+            life.retire()
+            raise InitFailed(f"the Init of {function.arn} failed; its log says why")
         self.statistics.sandboxes_created += 1
         self.statistics.create_ms.add((self._parts.clock.monotonic_s() - started_s) * 1000.0)
         return reference
 
-    async def _life(self, reference: SandboxReference, function: FunctionVersion) -> Life:
+    async def _life(
+        self, reference: SandboxReference, function: FunctionVersion, *, provisioned: bool
+    ) -> Life:
         """A life with its code at hand; once it has ended, its layers are left."""
         folders = await self._folders(function)
         try:
             plan = await self._plan(function, folders)
             return Life(
-                reference, function, plan, folders, self._parts, lost=self._life_lost, ended=self._life_ended
+                reference,
+                function,
+                plan,
+                folders,
+                self._parts,
+                lost=self._life_lost,
+                ended=self._life_ended,
+                provisioned=provisioned,
             )
         except BaseException:
             self._leave(function)

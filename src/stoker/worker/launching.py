@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from stoker.core.limits import MB_PER_CPU
+from stoker.core.limits import INIT_TIMEOUT_S, MB_PER_CPU, PROVISIONED_INIT_TIMEOUT_S
 from stoker.runtimes.catalog import RuntimePlan
 from stoker.runtimes.environment import (
     Credentials,
@@ -37,6 +37,11 @@ def limits_of(function: FunctionVersion, cpu_policy: str, *, initialising: bool)
     return SandboxLimits(
         function.memory_mb, share, cpu_policy, function.tmp_mb, cpu_group=cpu_group_of(function.key)
     )
+
+
+def init_timeout_s(function: FunctionVersion, *, provisioned: bool) -> float:
+    """How long the first Init may take."""
+    return max(PROVISIONED_INIT_TIMEOUT_S, float(function.timeout_s)) if provisioned else INIT_TIMEOUT_S
 
 
 def cpu_group_of(key: FunctionKey) -> int:
@@ -95,6 +100,7 @@ def launch_of(
     *,
     log_stream: str,
     telemetry_fd: int,
+    initialization_type: str = "on-demand",
 ) -> Launch:
     """The runtime's process with its whole environment."""
     identity = FunctionIdentity(
@@ -107,6 +113,7 @@ def launch_of(
         log_stream=log_stream,
         log_format=function.logging.log_format,
         application_log_level=function.logging.application_log_level,
+        initialization_type=initialization_type,
     )
     keys = Credentials(credential.access_key_id, credential.secret, credential.session_token or "")
     environment = function_environment(

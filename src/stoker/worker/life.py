@@ -7,9 +7,9 @@ environment waits. A failed Init is repeated in a fresh environment, under the f
 import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
-from stoker.core.limits import INIT_TIMEOUT_S
 from stoker.runtimeapi import RuntimeInvocation
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimePlan
 from stoker.sandbox.driver import Exit
@@ -19,7 +19,7 @@ from stoker.services.worker import SandboxReference, SandboxStatus, StaleReferen
 from stoker.worker import outcome as outcomes
 from stoker.worker.current import Current
 from stoker.worker.journal import Journal
-from stoker.worker.launching import CodeFolders, log_stream_of
+from stoker.worker.launching import CodeFolders, init_timeout_s, log_stream_of
 from stoker.worker.outcome import Outcome
 from stoker.worker.parts import Parts
 from stoker.worker.report import Usage
@@ -42,6 +42,7 @@ class Life:
         *,
         lost: Callable[["Life"], None],
         ended: Callable[["Life"], None],
+        provisioned: bool = False,
     ) -> None:
         self.reference = reference
         self.function = function
@@ -60,7 +61,12 @@ class Life:
         key = function.key
         writer = parts.logs.writer(key.account, key.region, function.logging.log_group, log_stream)
         self._journal = Journal(function, writer, parts.clock)
-        self._slot = Slot(reference.sandbox_id, function, log_stream, self._journal, self, parts)
+        self._slot = Slot(
+            reference.sandbox_id, function, log_stream, self._journal, self, parts, provisioned=provisioned
+        )
+        self._init_timeout_s = init_timeout_s(function, provisioned=provisioned)
+        self.initialised: asyncio.Future[bool] = self._loop.create_future()
+        """Done when the first Init has ended, or the sandbox first; whether it went well."""
         self._current: Current | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._phase: str | None = None
@@ -94,7 +100,7 @@ class Life:
     async def _start(self, phase: str) -> None:
         plan = self._plan
         if isinstance(plan, InvalidEntrypoint):
-            self._init_ended_badly(_invalid_entrypoint(plan))
+            self._init_ended_badly(partial(outcomes.platform_failure, plan.error_type, str(plan)))
             return
         environment = await self._slot.make(plan, self._code)
         if self._phase != phase:
@@ -103,7 +109,7 @@ class Life:
             return
         if phase == "init":
             self._phase_started_s = self._parts.clock.monotonic_s()
-            self._timer = self._loop.call_later(INIT_TIMEOUT_S, self._init_too_long)
+            self._timer = self._loop.call_later(self._init_timeout_s, self._init_too_long)
         await self._slot.launch(environment, plan)
 
     def _init_ended_well(self) -> None:
@@ -115,6 +121,7 @@ class Life:
         if phase == "init":
             self._cancel_timer()
             self._init_ms = duration_ms
+            self._tell_initialised(well=True)
         if self._current is None:
             self._states.move(SandboxState.IDLE)
             self._parts.freezer.watch(self)
@@ -125,7 +132,7 @@ class Life:
 
     def _init_too_long(self) -> None:
         self._timer = None
-        self._init_ended_badly(lambda request_id: outcomes.timed_out(INIT_TIMEOUT_S, request_id))
+        self._init_ended_badly(lambda request_id: outcomes.timed_out(self._init_timeout_s, request_id))
 
     def _init_ended_badly(self, failure: Callable[[str], Outcome]) -> None:
         """The first time an invocation tries again, now or later; the second time it is that one's result."""
@@ -139,6 +146,7 @@ class Life:
         if phase == "init":
             self._cancel_timer()
             self._failed = True
+            self._tell_initialised(well=False)
             self._slot.discard()
             if current is not None:
                 self._repeat(current)
@@ -306,8 +314,6 @@ class Life:
     def _is_current(self, request_id: str) -> bool:
         return self._current is not None and self._current.invocation.request_id == request_id
 
-    # --- idle
-
     def freeze_if_idle(self) -> None:
         """Freeze once the runtime waits for its next event; one that does not ask in time is ended."""
         if self._states.state is not SandboxState.IDLE:
@@ -349,6 +355,7 @@ class Life:
 
     def _remove(self) -> None:
         self._states.move(SandboxState.DRAINING)
+        self._tell_initialised(well=False)
         self._phase = None
         self._cancel_timer()
         self._parts.freezer.forget(self)
@@ -361,7 +368,9 @@ class Life:
         self._states.move(SandboxState.DEAD)
         self._ended(self)
 
-    # --- small things
+    def _tell_initialised(self, *, well: bool) -> None:
+        if not self.initialised.done():
+            self.initialised.set_result(well)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -389,10 +398,3 @@ class Life:
             memory_used_bytes=self._slot.memory_current_bytes(),
             last_used_at_s=self._used_at_s,
         )
-
-
-def _invalid_entrypoint(plan: InvalidEntrypoint) -> Callable[[str], Outcome]:
-    def failure(request_id: str) -> Outcome:
-        return outcomes.platform_failure(plan.error_type, str(plan), request_id)
-
-    return failure

@@ -38,6 +38,8 @@ class Slot:
         journal: Journal,
         owner: Owner,
         parts: Parts,
+        *,
+        provisioned: bool = False,
     ) -> None:
         self._sandbox_id = sandbox_id
         self._function = function
@@ -45,6 +47,7 @@ class Slot:
         self._journal = journal
         self._owner = owner
         self._parts = parts
+        self._initialization_type = "provisioned-concurrency" if provisioned else "on-demand"
         self._environment: Environment | None = None
         self._removing: asyncio.Task[None] | None = None
         self._made = 0
@@ -125,7 +128,14 @@ class Slot:
         self._environment = environment
         credential = self._parts.session_credentials(self._function)
         fd = environment.sandbox.telemetry_fd_inside
-        launch = launch_of(plan, self._function, credential, log_stream=self._log_stream, telemetry_fd=fd)
+        launch = launch_of(
+            plan,
+            self._function,
+            credential,
+            log_stream=self._log_stream,
+            telemetry_fd=fd,
+            initialization_type=self._initialization_type,
+        )
         started_s = self._parts.clock.monotonic_s()
         statistics = self._parts.statistics
         try:

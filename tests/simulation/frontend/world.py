@@ -144,7 +144,7 @@ class PretendWorker:
             self.worker_id, self.memory_total_mb, self.reserved_mb, len(self.live), self.sandboxes_max
         )
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
         if function.runtime == self.refuse_runtime:
             raise RuntimeUnavailable(f"{function.runtime} is not here")
         if self.reserved_mb + function.memory_mb > self.memory_total_mb or (

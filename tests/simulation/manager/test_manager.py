@@ -18,24 +18,26 @@ F, G = version_of("f"), version_of("g")
 DAY_S = 86_400.0
 
 
-def manager_over(*workers: PretendWorker, limits: PoolLimits | None = None) -> LocalWorkerManager:
+def manager_over(
+    *workers: PretendWorker, limits: PoolLimits | None = None, proactive: bool = False
+) -> LocalWorkerManager:
     reached = {worker.worker_id: worker for worker in workers}
-    return LocalWorkerManager(reached, DensePacking(), LoopClock(), limits=limits)
+    return LocalWorkerManager(reached, DensePacking(), LoopClock(), limits=limits, proactive=proactive)
 
 
 class ShortOfMemory(PretendWorker):
     """Promised memory is free, the host's is not while more than one sandbox lives."""
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
         if len(self.live) > 1:
             raise WorkerUnavailable("the host is short of memory")
-        return await super().create(function)
+        return await super().create(function, provisioned=provisioned)
 
 
 class StubbornWorker(PretendWorker):
     """Says it has room, and refuses."""
 
-    async def create(self, function: FunctionVersion) -> SandboxReference:
+    async def create(self, function: FunctionVersion, *, provisioned: bool = False) -> SandboxReference:
         raise WorkerUnavailable("the driver is down")
 
 
