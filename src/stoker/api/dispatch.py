@@ -18,8 +18,15 @@ from stoker.api.bodies import BodyReader
 from stoker.api.errors import internal_failure, render_error, unknown_operation
 from stoker.api.invoke import InvokeReader, invoke_answer, invoke_async_target, invoke_target, payload_limit
 from stoker.api.jsonrpc import find_handler, find_json_operation, parse_json_request
-from stoker.api.model import LAMBDA, LOGS, REQUEST_MAX_BYTES, Operation, Service, compile_service
+from stoker.api.model import IAM, LAMBDA, LOGS, REQUEST_MAX_BYTES, STS, Operation, Service, compile_service
 from stoker.api.parse import parse_request
+from stoker.api.query import (
+    find_query_operation,
+    named_service,
+    parse_query_request,
+    read_form,
+    serialise_query_response,
+)
 from stoker.api.request_ids import RequestIds
 from stoker.api.router import Router
 from stoker.api.serialise import Answer, serialise_json_response, serialise_response
@@ -69,12 +76,13 @@ class Api:
     ) -> None:
         self._lambda = compile_service(LAMBDA)
         self._logs = compile_service(LOGS)
+        self._query = {name: compile_service(name) for name in (IAM, STS)}
         operations = self._lambda.operations
         self._router = Router(operations.values())
         self._invokes = InvokeReader(operations["Invoke"], operations["InvokeAsync"])
         self._verifier = Verifier(credentials, clock)
         self._frontend = frontend
-        self._handlers = {name: dict(handlers.get(name, {})) for name in (LAMBDA, LOGS)}
+        self._handlers = {name: dict(handlers.get(name, {})) for name in (LAMBDA, LOGS, IAM, STS)}
         self._refuse_unknown_names()
         self._unsigned = dict(unsigned)
         self._unsigned_below = {path: h for path, h in unsigned.items() if path.endswith(b"/")}
@@ -92,8 +100,7 @@ class Api:
             if handler is not None:
                 handler(request, reply)
                 return
-        targeted = path == b"/" and request.header(b"x-amz-target") is not None
-        service = self._logs if targeted else self._lambda
+        service = self._lambda if path != b"/" else self._service_of_root(request, query)
         call = Call(request, reply, self._ids.next(), service, path, query)
         try:
             self._accept(call)
@@ -113,10 +120,17 @@ class Api:
     # --- the way in ---------------------------------------------------------------------------------------
 
     def _refuse_unknown_names(self) -> None:
-        for service in (self._lambda, self._logs):
+        for service in (self._lambda, self._logs, *self._query.values()):
             unknown = self._handlers[service.name].keys() - service.operations.keys()
             if unknown:
                 raise ValueError(f"{service.name} has no operations {', '.join(sorted(unknown))}")
+
+    def _service_of_root(self, request: Request, query: bytes) -> Service:
+        """Whose request one to / is: what has no path of its own names its service otherwise."""
+        if request.header(b"x-amz-target") is not None:
+            return self._logs
+        name = named_service(request.header(b"authorization"), query)
+        return self._lambda if name is None else self._query[name]
 
     def _find_unsigned(self, path: bytes) -> Handler | None:
         handler = self._unsigned.get(path)
@@ -161,6 +175,8 @@ class Api:
         context = self._context(call, caller)
         if call.service is self._logs:
             self._serve_json(call, context, caller, body)
+        elif call.service.speaks_xml:
+            self._serve_query(call, context, body)
         elif call.request.method != b"POST" or not self._serve_invoke(call, context, caller, body):
             self._serve_rest(call, context, body)
 
@@ -212,6 +228,13 @@ class Api:
         record = parse_json_request(operation, body)
         self._start(call, self._run, context, operation, handler, record)
 
+    def _serve_query(self, call: Call, context: RequestContext, body: bytes | memoryview) -> None:
+        form = read_form(bytes(body) or call.query)
+        operation = find_query_operation(call.service, form)
+        handler = find_handler(operation, self._handlers[call.service.name])
+        record = parse_query_request(operation, form)
+        self._start(call, self._run, context, operation, handler, record)
+
     def _context(self, call: Call, caller: Caller) -> RequestContext:
         credential = caller.credential
         request = call.request
@@ -223,6 +246,7 @@ class Api:
             credential.principal_arn,
             request.peer,
             self._endpoint or _endpoint_of(caller.fields[b"host"], request.secure),
+            credential.session_policy,
         )
 
     # --- in tasks -----------------------------------------------------------------------------------------
@@ -256,6 +280,8 @@ class Api:
         answer: Answer
         if operation.service == LOGS:
             answer = serialise_json_response(response, call.request_id)
+        elif call.service.speaks_xml:
+            answer = serialise_query_response(call.service, operation, response, call.request_id)
         else:
             answer = serialise_response(operation, response, call.request_id)
         call.reply.send(answer.status, answer.headers, answer.body)

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from stoker.api.model import LOGS, Service
+from stoker.api.query_errors import render_xml
 from stoker.core.errors import ServiceError
 from stoker.http.messages import Headers
 
@@ -71,6 +72,8 @@ def render_error(error: ServiceError, service: Service, request_id: str) -> Erro
     """The answer for ``error``, as the service's protocol has it."""
     if service.name == LOGS:
         return _render_json(error, service, request_id)
+    if service.speaks_xml:
+        return ErrorAnswer(*render_xml(error, service, request_id))
     shape = service.errors.get(error.code)
     headers: Headers = [
         (b"content-type", JSON),

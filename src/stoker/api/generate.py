@@ -32,6 +32,75 @@ LOG_OPERATIONS: Final = (
 )
 """The part of CloudWatch Logs that Stoker speaks."""
 
+IAM_OPERATIONS: Final = (
+    "AttachRolePolicy",
+    "AttachUserPolicy",
+    "CreateAccessKey",
+    "CreatePolicy",
+    "CreatePolicyVersion",
+    "CreateRole",
+    "CreateUser",
+    "DeleteAccessKey",
+    "DeletePolicy",
+    "DeletePolicyVersion",
+    "DeleteRole",
+    "DeleteRolePermissionsBoundary",
+    "DeleteRolePolicy",
+    "DeleteUser",
+    "DeleteUserPermissionsBoundary",
+    "DeleteUserPolicy",
+    "DetachRolePolicy",
+    "DetachUserPolicy",
+    "GetPolicy",
+    "GetPolicyVersion",
+    "GetRole",
+    "GetRolePolicy",
+    "GetUser",
+    "GetUserPolicy",
+    "ListAccessKeys",
+    "ListAttachedRolePolicies",
+    "ListAttachedUserPolicies",
+    "ListEntitiesForPolicy",
+    "ListGroupsForUser",
+    "ListInstanceProfilesForRole",
+    "ListPolicies",
+    "ListPolicyTags",
+    "ListPolicyVersions",
+    "ListRolePolicies",
+    "ListRoleTags",
+    "ListRoles",
+    "ListUserPolicies",
+    "ListUserTags",
+    "ListUsers",
+    "PutRolePermissionsBoundary",
+    "PutRolePolicy",
+    "PutUserPermissionsBoundary",
+    "PutUserPolicy",
+    "SetDefaultPolicyVersion",
+    "TagPolicy",
+    "TagRole",
+    "TagUser",
+    "UntagPolicy",
+    "UntagRole",
+    "UntagUser",
+    "UpdateAccessKey",
+    "UpdateAssumeRolePolicy",
+    "UpdateRole",
+    "UpdateRoleDescription",
+)
+"""The part of IAM that Stoker speaks: roles, users, their policies and keys."""
+
+STS_OPERATIONS: Final = ("AssumeRole", "GetCallerIdentity", "GetSessionToken")
+"""The part of STS that Stoker speaks."""
+
+SERVICES: Final = ("lambda", "logs", "iam", "sts")
+
+_SELECTED: Final[dict[str, tuple[str, ...]]] = {
+    "logs": LOG_OPERATIONS,
+    "iam": IAM_OPERATIONS,
+    "sts": STS_OPERATIONS,
+}
+
 _SCALARS: Final = {
     "string": "str",
     "integer": "int",
@@ -73,7 +142,8 @@ def load_model(service: str) -> Model:
 
 def select_operations(service: str, model: Model) -> list[str]:
     """The operations of ``service`` that Stoker routes, sorted."""
-    return sorted(LOG_OPERATIONS) if service == "logs" else sorted(model["operations"])
+    selected = _SELECTED.get(service)
+    return sorted(model["operations"] if selected is None else selected)
 
 
 def _referenced(shape: Model) -> Iterator[str]:
@@ -154,9 +224,9 @@ def generate(service: str) -> str:
 
 
 def main() -> None:
-    """Write both files into the package this module belongs to."""
+    """Write all files into the package this module belongs to."""
     folder = Path(__file__).parent.parent / "services"
-    for service in ("lambda", "logs"):
+    for service in SERVICES:
         path = folder / f"{service}_types.py"
         path.write_text(generate(service))
         sys.stdout.write(f"{path}\n")

@@ -9,12 +9,16 @@ import msgspec
 
 from stoker.api.generate import load_model, select_operations
 from stoker.api.shapes import Compiler, Rule
-from stoker.services import lambda_types, logs_types
+from stoker.services import iam_types, lambda_types, logs_types, sts_types
 
 Model = dict[str, Any]
 
 LAMBDA: Final = "lambda"
 LOGS: Final = "logs"
+IAM: Final = "iam"
+STS: Final = "sts"
+
+_TYPES: Final[dict[str, Any]] = {LAMBDA: lambda_types, LOGS: logs_types, IAM: iam_types, STS: sts_types}
 
 REQUEST_MAX_BYTES: Final = 6_291_456
 """Of every operation without a limit of its own."""
@@ -70,6 +74,9 @@ class Operation(msgspec.Struct, eq=False):
     outside_body: tuple[str, ...] = ()
     """Members that a body must not bring along, because they have their place elsewhere in the request."""
     body_max_bytes: int = REQUEST_MAX_BYTES
+    answer_rule: Rule | None = None
+    """What its answer consists of, where that must be known to write it (XML)."""
+    answer_wrapper: str = ""
 
 
 class ErrorShape(msgspec.Struct, frozen=True):
@@ -90,13 +97,20 @@ class Service(msgspec.Struct, eq=False):
     """All operations that the service has, served or not."""
     errors: dict[str, ErrorShape]
     target_prefix: str
+    namespace: str = ""
+    """Of its XML; empty for services that speak JSON."""
+
+    @property
+    def speaks_xml(self) -> bool:
+        """The query protocol: forms in, XML out."""
+        return bool(self.namespace)
 
 
 def compile_service(name: str) -> Service:
-    """The tables of ``lambda`` or ``logs``."""
+    """The tables of one service."""
     model = load_model(name)
     compiler = Compiler(model["shapes"])
-    types = lambda_types if name == LAMBDA else logs_types
+    types = _TYPES[name]
     operations: dict[str, Operation] = {}
     for operation in select_operations(name, model):
         request_type = types.INPUT[operation]
@@ -108,8 +122,9 @@ def compile_service(name: str) -> Service:
         name,
         operations,
         frozenset(model["operations"]),
-        {n: _error(s) for n, s in model["shapes"].items() if s.get("exception")},
+        {_error_code(n, s): _error(s) for n, s in model["shapes"].items() if s.get("exception")},
         model["metadata"].get("targetPrefix", ""),
+        model["metadata"].get("xmlNamespace", ""),
     )
 
 
@@ -144,6 +159,8 @@ def _operation(
         payload is None and bool(in_body),
         tuple(name for name, m in shape["members"].items() if "location" in m),
         CODE_REQUEST_MAX_BYTES if name in _CODE_OPERATIONS else REQUEST_MAX_BYTES,
+        compiler.rule(description["output"]["shape"]) if "output" in description else None,
+        description.get("output", {}).get("resultWrapper", ""),
     )
 
 
@@ -172,6 +189,11 @@ def _output(shapes: Model, reference: Model | None) -> Output:
         elif target.get("location") == "header":
             headers.append((target["locationName"].encode(), member))
     return Output(status, tuple(headers), shape.get("payload"))
+
+
+def _error_code(name: str, shape: Model) -> str:
+    """Query services spell their errors without "Exception" (``NoSuchEntity``)."""
+    return shape.get("error", {}).get("code", name)
 
 
 def _error(shape: Model) -> ErrorShape:

@@ -29,14 +29,14 @@ def parse_request(
     """
     members = read_body(operation, body)
     for parameter in operation.uri_parameters:
-        members[parameter.member] = _scalar(parameter.kind, _text(unquote_to_bytes(uri[parameter.wire])))
+        members[parameter.member] = read_scalar(parameter.kind, _text(unquote_to_bytes(uri[parameter.wire])))
     if query and operation.query_parameters:
         _add_query(operation.query_parameters, query, members)
     for parameter in operation.header_parameters:
         name = parameter.wire.encode()
         value = next((v for n, v in headers if n == name), None)
         if value is not None:
-            members[parameter.member] = _scalar(parameter.kind, _text(value))
+            members[parameter.member] = read_scalar(parameter.kind, _text(value))
     return build_record(operation, members)
 
 
@@ -108,11 +108,11 @@ def _add_query(parameters: tuple[Parameter, ...], query: bytes, members: dict[st
         if values is None:
             continue
         if parameter.many:
-            members[parameter.member] = [_scalar(parameter.kind, _text(value)) for value in values]
+            members[parameter.member] = [read_scalar(parameter.kind, _text(value)) for value in values]
         elif len(values) > 1:
             raise serialization_error(f"Query parameter {parameter.wire} is given {len(values)} times")
         elif values[0] or parameter.kind == "string":
-            members[parameter.member] = _scalar(parameter.kind, _text(values[0]))
+            members[parameter.member] = read_scalar(parameter.kind, _text(values[0]))
 
 
 def _text(value: bytes) -> str:
@@ -161,7 +161,8 @@ _NAMES: Final = {
 }
 
 
-def _scalar(kind: str, text: str) -> Any:
+def read_scalar(kind: str, text: str) -> Any:
+    """The value of a scalar that came as text; SerializationException when it is none of its kind."""
     reader = _READERS.get(kind)
     if reader is None:
         return text

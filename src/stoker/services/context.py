@@ -17,6 +17,8 @@ class RequestContext(msgspec.Struct, frozen=True):
     source_ip: str
     endpoint: str
     """How this caller reaches Stoker (``http://127.0.0.1:9797``); for URLs that answers carry."""
+    session_policy: str = ""
+    """What narrows the caller's session beyond its role; empty: nothing does."""
 
 
 OperationHandler = Callable[[RequestContext, Any], Awaitable[Any]]

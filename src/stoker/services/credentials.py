@@ -13,6 +13,8 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     account: str
     principal_arn: str
     session_token: str | None = None
+    session_policy: str = ""
+    """What narrows a session beyond its role; empty: nothing does."""
 
     def __repr__(self) -> str:
         return f"Credential({self.access_key_id}, {self.principal_arn})"
@@ -33,7 +35,42 @@ class SessionIssuer(Protocol):
     """Makes the temporary keys that a sandbox calls AWS APIs with."""
 
     def issue_session(
-        self, *, account: str, role_arn: str, session_name: str, lifetime_s: int = ...
+        self,
+        *,
+        account: str,
+        role_arn: str,
+        session_name: str,
+        lifetime_s: int = ...,
+        session_policy: str = ...,
     ) -> Credential:
         """Keys of a function's role; valid for ``lifetime_s`` and across restarts, stored nowhere."""
         ...
+
+    def issue_user_session(self, *, account: str, user_arn: str, lifetime_s: int) -> Credential:
+        """Temporary keys of a user, or of an account's root."""
+        ...
+
+
+class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A user's long-lived key, without its secret."""
+
+    access_key_id: str
+    user_name: str
+    active: bool
+    created_at_s: float
+
+
+class KeyKeeper(Protocol):
+    """Keeps users' keys. Each change holds for every process of the service once it has returned."""
+
+    def keys_of(self, account: str, user_name: str) -> list[AccessKey]:
+        """A user's keys, oldest first."""
+        ...
+
+    async def create_key(self, account: str, user_name: str, user_arn: str) -> tuple[AccessKey, str]:
+        """Make and store a key; returns it with its secret, which is shown only now."""
+        ...
+
+    async def set_key_active(self, account: str, key: AccessKey, *, active: bool) -> None: ...
+
+    async def delete_key(self, account: str, key: AccessKey) -> None: ...

@@ -34,6 +34,7 @@ class _Session(msgspec.Struct, frozen=True, array_like=True):
     account: str
     expires_s: int
     nonce: bytes
+    policy: str = ""
 
 
 class KeyRing:
@@ -47,6 +48,14 @@ class KeyRing:
     def hold(self, key: Credential) -> None:
         """Accept ``key`` from now on."""
         self._keys[key.access_key_id] = key
+
+    def drop(self, access_key_id: str) -> None:
+        """Accept a key no longer."""
+        self._keys.pop(access_key_id, None)
+
+    def replace(self, keys: Iterable[Credential]) -> None:
+        """Accept these keys and no others: what another process of the service says."""
+        self._keys = {key.access_key_id: key for key in keys}
 
     @property
     def keys(self) -> tuple[Credential, ...]:
@@ -66,15 +75,30 @@ class KeyRing:
         return self._session(access_key_id, session_token)
 
     def issue_session(
-        self, *, account: str, role_arn: str, session_name: str, lifetime_s: int = SESSION_LIFETIME_S
+        self,
+        *,
+        account: str,
+        role_arn: str,
+        session_name: str,
+        lifetime_s: int = SESSION_LIFETIME_S,
+        session_policy: str = "",
     ) -> Credential:
         """Temporary keys for a function: what its role's session would be on AWS."""
         role = role_arn.rpartition("/")[2]
+        arn = f"arn:aws:sts::{account}:assumed-role/{role}/{session_name}"
+        return self._issue(account, arn, lifetime_s, session_policy)
+
+    def issue_user_session(self, *, account: str, user_arn: str, lifetime_s: int) -> Credential:
+        """Temporary keys of a user, or of an account's root."""
+        return self._issue(account, user_arn, lifetime_s, "")
+
+    def _issue(self, account: str, principal_arn: str, lifetime_s: int, policy: str) -> Credential:
         session = _Session(
-            principal_arn=f"arn:aws:sts::{account}:assumed-role/{role}/{session_name}",
+            principal_arn=principal_arn,
             account=account,
             expires_s=int(self._clock.now_s()) + lifetime_s,
             nonce=secrets.token_bytes(8),
+            policy=policy,
         )
         body = msgspec.msgpack.encode(session)
         return self._credential(session, body, self._tag(b"token", body))
@@ -101,6 +125,7 @@ class KeyRing:
             account=session.account,
             principal_arn=session.principal_arn,
             session_token=base64.b64encode(body + tag).decode(),
+            session_policy=session.policy,
         )
 
     def _tag(self, purpose: bytes, body: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stoker.services import lambda_types, logs_types
+from stoker.services import iam_types, lambda_types, logs_types, sts_types
 from stoker.services.context import OperationHandler, RequestContext
 from stoker.services.invocation import Frontend, InvokeRequest, InvokeResponse
 from stoker.transport.local import INVOKE_DEADLINE_S
@@ -23,6 +23,8 @@ INVOKE: Final = Operation(
 _TYPES: Final = {
     "lambda": (lambda_types.INPUT, lambda_types.OUTPUT),
     "logs": (logs_types.INPUT, logs_types.OUTPUT),
+    "iam": (iam_types.INPUT, iam_types.OUTPUT),
+    "sts": (sts_types.INPUT, sts_types.OUTPUT),
 }
 
 OperationNames = Mapping[str, tuple[str, ...]]

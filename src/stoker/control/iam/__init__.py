@@ -1,0 +1,1 @@
+"""IAM and STS: roles, users, their policies and keys, and sessions of roles."""
