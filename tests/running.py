@@ -119,14 +119,19 @@ class RunningStoker:
         self.log.unlink(missing_ok=True)
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client without retries."""
+        """A boto3 client of the account's root, without retries."""
+        return self.client_of(service, (ACCESS_KEY_ID, SECRET_ACCESS_KEY, None), **config)
+
+    def client_of(self, service: str, keys: tuple[str, str, str | None], **config: Any) -> Any:
+        """The same of whoever has the keys (id, secret, session token)."""
         options = {"retries": {"max_attempts": 0}, "read_timeout": 120, "connect_timeout": 10, **config}
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
             region_name=REGION,
-            aws_access_key_id=ACCESS_KEY_ID,
-            aws_secret_access_key=SECRET_ACCESS_KEY,
+            aws_access_key_id=keys[0],
+            aws_secret_access_key=keys[1],
+            aws_session_token=keys[2],
             config=Config(**options),
         )
 
@@ -159,7 +164,9 @@ class RunningStoker:
     def create(self, name: str, archive: bytes, **settings: Any) -> dict[str, Any]:
         """Create a function and wait until it is active."""
         service = self.client("lambda")
-        answer = service.create_function(FunctionName=name, Role=ROLE, Code={"ZipFile": archive}, **settings)
+        answer = service.create_function(
+            FunctionName=name, Code={"ZipFile": archive}, **{"Role": ROLE, **settings}
+        )
         service.get_waiter("function_active_v2").wait(
             FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
         )

@@ -384,5 +384,14 @@ def lambda_handler(event, context):
     with urllib.request.urlopen(urllib.request.Request(f"http://{host}{path}", headers=headers)) as answer:
         return answer.status
 """
-    stoker.create_python("inside", source, Timeout=10, MemorySize=256)
+    iam = stoker.client("iam")
+    trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    role = iam.create_role(
+        RoleName="lister",
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}),
+    )["Role"]["Arn"]
+    stoker.create_python("inside", source, Timeout=10, MemorySize=256, Role=role)
+    refused = stoker.client("lambda").invoke(FunctionName="inside")
+    assert b"HTTP Error 403" in refused["Payload"].read(), "a role begins with nothing"
+    iam.attach_role_policy(RoleName="lister", PolicyArn="arn:aws:iam::aws:policy/AWSLambda_ReadOnlyAccess")
     assert stoker.invoke("inside") == 200

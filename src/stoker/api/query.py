@@ -7,10 +7,10 @@ import base64
 import re
 from datetime import UTC, datetime
 from typing import Any, Final, cast
+from urllib.parse import parse_qsl
 
 import msgspec
 
-from stoker.api.canonical import split_query
 from stoker.api.errors import not_implemented
 from stoker.api.model import Operation, Service
 from stoker.api.parse import build_record, read_scalar
@@ -45,13 +45,12 @@ def read_form(form: bytes) -> dict[str, str]:
     Raises:
         ServiceError: not UTF-8, or without end.
     """
-    pairs = split_query(form)
-    if len(pairs) > PAIRS_MAX:
-        raise serialization_error("The request has too many parameters.")
     try:
-        return {name.decode(): value.decode() for name, value in pairs}
-    except UnicodeDecodeError:
-        raise serialization_error("The request is not valid UTF-8.") from None
+        text = form.decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=PAIRS_MAX)
+    except ValueError:
+        raise serialization_error("The request is no form, or one without end.") from None
+    return dict(pairs)
 
 
 def find_query_operation(service: Service, form: dict[str, str]) -> Operation:

@@ -26,6 +26,7 @@ from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer, load_master_keys
+from stoker.store.user_keys import UserKeys
 
 MEGABYTE = 1024 * 1024
 
@@ -37,6 +38,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     records: SqlRecords
     queue: SqlEventQueue
     credentials: StoredCredentials
+    user_keys: UserKeys
     code: LocalCodeStore
     invalidation: LocalInvalidation
     location_key: bytes
@@ -58,6 +60,9 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     queue = SqlEventQueue(queue_database, capacity_bytes=settings.queue_capacity_mb * MEGABYTE)
     await queue.recover()
     credentials = StoredCredentials(metadata_database, sealer, clock)
+    records = SqlRecords(metadata_database)
+    user_keys = UserKeys(records, sealer, credentials, clock)
+    await user_keys.start()
     await credentials.start(settings.account, given=_given_key(settings))
     runtimes = RuntimeCatalog(
         Path(settings.lang_dir or data / "lang"),
@@ -66,9 +71,10 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     )
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
-        records=SqlRecords(metadata_database),
+        records=records,
         queue=queue,
         credentials=credentials,
+        user_keys=user_keys,
         code=await _open_code(data, runtimes, stack),
         invalidation=LocalInvalidation(),
         location_key=sealer.derive("code locations"),

@@ -81,6 +81,8 @@ def _checked(settings: Settings) -> Settings:
         raise ConfigurationError("configuration: account must be 12 digits")
     if settings.cpu_policy not in ("quota", "weight"):
         raise ConfigurationError("configuration: cpu_policy must be 'quota' or 'weight'")
+    if settings.roles not in ("lenient", "strict"):
+        raise ConfigurationError("configuration: roles must be 'lenient' or 'strict'")
     if bool(settings.access_key_id) != bool(settings.secret_access_key):
         raise ConfigurationError("configuration: access_key_id and secret_access_key go together")
     if bool(settings.tls_certificate) != bool(settings.tls_key):

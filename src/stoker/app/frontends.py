@@ -9,8 +9,9 @@ import structlog
 
 from stoker.app.frontends_listening import SharedAddress
 from stoker.app.frontends_process import FrontEndProcess, start_process
-from stoker.app.frontends_protocol import BEGIN, DRAIN, Orders
+from stoker.app.frontends_protocol import BEGIN, DRAIN, KEYS, Orders
 from stoker.core.errors import StokerError
+from stoker.services.credentials import Credential
 from stoker.transport.rpc import Handle, Operation, RpcPeer, RpcStatistics
 
 RESTART_FIRST_S = 0.1
@@ -82,6 +83,16 @@ class FrontEnds:
         await asyncio.gather(*keepers, return_exceptions=True)
         await asyncio.gather(*(self._end(front_end, grace_s) for front_end in tuple(self._living)))
         self._address.close()
+
+    async def tell_keys(self, keys: tuple[Credential, ...]) -> None:
+        """Have each accept these keys and no others; one that cannot be told must not go on with the old."""
+        living = tuple(self._living)
+        told = await asyncio.gather(
+            *(front_end.peer.call(KEYS, keys) for front_end in living), return_exceptions=True
+        )
+        for front_end, answer in zip(living, told, strict=True):
+            if isinstance(answer, BaseException):
+                front_end.process.kill()
 
     def statistics(self) -> FrontEndsStatistics:
         """Counts as of now."""

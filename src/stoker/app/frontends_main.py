@@ -16,13 +16,15 @@ import uvloop
 
 from stoker.api.dispatch import Api
 from stoker.api.errors import http_error_body
-from stoker.app.frontends_protocol import BEGIN, DRAIN, Orders
+from stoker.app.frontends_protocol import BEGIN, DRAIN, KEYS, Orders
 from stoker.app.frontends_unsigned import RemotePages, remote_downloads
 from stoker.app.log_output import configure_logging
 from stoker.app.tls import tls_context
 from stoker.app.unsigned import DOWNLOAD_PREFIX
 from stoker.core.clock import SystemClock
+from stoker.core.errors import StokerError
 from stoker.http.server import HttpServer
+from stoker.services.credentials import Credential
 from stoker.store.key_ring import KeyRing
 from stoker.transport.remote import RemoteFrontend, remote_handlers
 from stoker.transport.rpc import RpcPeer
@@ -41,7 +43,8 @@ class FrontEndMain:
         self._listening = listening
         self._stack = AsyncExitStack()
         self._stopping = asyncio.Event()
-        self._peer = RpcPeer({BEGIN: self._begin, DRAIN: self._drain})
+        self._peer = RpcPeer({BEGIN: self._begin, KEYS: self._replace_keys, DRAIN: self._drain})
+        self._ring: KeyRing | None = None
 
     async def run(self, connection: socket.socket) -> int:
         """The exit status: 0 after a drain."""
@@ -63,8 +66,9 @@ class FrontEndMain:
         pages, downloads = RemotePages(self._peer), remote_downloads(self._peer)
         self._stack.push_async_callback(downloads.close)
         self._stack.push_async_callback(pages.close)
+        self._ring = KeyRing(orders.session_key, clock, orders.keys)
         api = Api(
-            credentials=KeyRing(orders.session_key, clock, orders.keys),
+            credentials=self._ring,
             clock=clock,
             frontend=RemoteFrontend(self._peer),
             handlers=remote_handlers(self._peer, orders.operations),
@@ -79,6 +83,11 @@ class FrontEndMain:
         for each in self._listening:
             await server.start_socket(each, tls)
         gc.freeze()
+
+    async def _replace_keys(self, keys: tuple[Credential, ...]) -> None:
+        if self._ring is None:
+            raise StokerError("keys came before the orders")
+        self._ring.replace(keys)
 
     async def _drain(self) -> None:
         self._stopping.set()

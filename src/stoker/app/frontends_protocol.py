@@ -29,6 +29,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 # Asked by the service.
 BEGIN: Final = Operation("frontend.begin", tuple[Orders], None, deadline_s=60.0)
 """Listen; answered once it does."""
+KEYS: Final = Operation("frontend.keys", tuple[tuple[Credential, ...]], None, deadline_s=5.0)
+"""Accept these keys and no others from now on."""
 DRAIN: Final = Operation("frontend.drain", tuple[()], None, deadline_s=5.0)
 """Accept no more, finish what is under way, end. Answered at once."""
 

@@ -10,6 +10,7 @@ import msgspec
 from stoker.app.cellar import Cellar
 from stoker.app.host_memory import memory_available_mb, memory_budget_mb, memory_reserve_mb
 from stoker.app.runtimes import CatalogSupport
+from stoker.control.iam.plane import IdentityPlane, IdentityPorts
 from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import Clock
@@ -18,7 +19,6 @@ from stoker.events.policies import StoredEventConfigs
 from stoker.events.poller import EventPoller
 from stoker.events.retries import RetryPolicy
 from stoker.frontend.admission import Admission
-from stoker.frontend.authorisation import AccountAuthoriser
 from stoker.frontend.invoke import InvokeFrontend
 from stoker.manager.manager import LocalWorkerManager
 from stoker.manager.pool import PoolLimits
@@ -46,6 +46,7 @@ class Rooms(msgspec.Struct, frozen=True, kw_only=True):
     manager: LocalWorkerManager
     worker: WorkerAgent
     control: ControlPlane
+    identity: IdentityPlane
     objects: S3ObjectSource
     runtimes: RuntimeCatalog
 
@@ -65,6 +66,7 @@ def wire_rooms(
     runtimes = cellar.runtimes
     worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api, zygotes)
     workers = {worker.worker_id: worker}
+    identity = IdentityPlane(_identity_ports(settings, cellar, clock))
     limits = PoolLimits(idle_timeout_s=float(settings.idle_timeout_s))
     manager = LocalWorkerManager(
         workers, DensePacking(), clock, limits=limits, proactive=settings.proactive_inits
@@ -76,7 +78,7 @@ def wire_rooms(
         manager=manager,
         workers=workers,
         queue=cellar.queue,
-        authoriser=AccountAuthoriser(),
+        authoriser=identity.authoriser,
         clock=clock,
         random=Random(SystemRandom().getrandbits(128)),
         admission=Admission(settings.account_concurrency),
@@ -92,13 +94,14 @@ def wire_rooms(
     )
     frontend.on_event_accepted(poller.wake)
     objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))
-    control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes))
+    control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes, identity))
     return Rooms(
         poller=poller,
         frontend=frontend,
         manager=manager,
         worker=worker,
         control=control,
+        identity=identity,
         objects=objects,
         runtimes=runtimes,
     )
@@ -143,8 +146,26 @@ def _worker(
     )
 
 
+def _identity_ports(settings: Settings, cellar: Cellar, clock: Clock) -> IdentityPorts:
+    return IdentityPorts(
+        records=cellar.records,
+        metadata=cellar.metadata,
+        invalidation=cellar.invalidation,
+        keys=cellar.user_keys,
+        issuer=cellar.credentials,
+        clock=clock,
+        new_id=lambda: str(uuid.uuid4()),
+        roles=settings.roles,
+    )
+
+
 def _control_ports(
-    settings: Settings, cellar: Cellar, clock: Clock, objects: S3ObjectSource, runtimes: RuntimeCatalog
+    settings: Settings,
+    cellar: Cellar,
+    clock: Clock,
+    objects: S3ObjectSource,
+    runtimes: RuntimeCatalog,
+    identity: IdentityPlane,
 ) -> Ports:
     return Ports(
         metadata=cellar.metadata,
@@ -156,5 +177,6 @@ def _control_ports(
         clock=clock,
         new_id=lambda: str(uuid.uuid4()),
         location_key=cellar.location_key,
+        check_role=identity.check_role,
         account_concurrency=settings.account_concurrency,
     )

@@ -103,10 +103,13 @@ class Service:
         return Offer(
             credentials=cellar.credentials,
             frontend=rooms.frontend,
-            handlers={
-                "lambda": rooms.control.operations(),
-                "logs": LogsOperations(logs, self._clock).operations(),
-            },
+            handlers=rooms.identity.guarded(
+                {
+                    "lambda": rooms.control.operations(),
+                    "logs": LogsOperations(logs, self._clock).operations(),
+                    **rooms.identity.operations(),
+                }
+            ),
             pages=unsigned_pages(lambda: self._driver.connected, metrics.render),
             find_code=rooms.control.code_download,
             spool_directory=str(_made(Path(self._settings.data) / "spool")),
@@ -122,6 +125,8 @@ class Service:
         if settings.frontends > 1:
             self._front_ends = make_front_ends(offer, settings)
             stack.push_async_callback(self._front_ends.close, DRAIN_S)
+            front_ends = self._front_ends
+            cellar.user_keys.on_changed(lambda: front_ends.tell_keys(offer.credentials.keys))
             await self._front_ends.start()
             return
         server = HttpServer(self._api, error_body=http_error_body)
@@ -217,6 +222,7 @@ async def _start_rooms(rooms: Rooms, stack: AsyncExitStack) -> None:
         await rooms.worker.warm()
     except RuntimeUnavailable as problem:
         raise ConfigurationError(f"configuration: pool_runtimes: {problem}") from problem
+    await rooms.identity.start()
     await rooms.control.start()
     stack.push_async_callback(rooms.control.close)
     stack.push_async_callback(rooms.frontend.close, DRAIN_S / 2)

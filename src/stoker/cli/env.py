@@ -10,7 +10,7 @@ from stoker.cli.connection import DataOption, admin
 from stoker.cli.output import show_json
 from stoker.core.access import Access
 
-SERVED = ("LAMBDA", "CLOUDWATCH_LOGS")
+SERVED = ("LAMBDA", "CLOUDWATCH_LOGS", "IAM", "STS")
 """Services that Stoker answers for, as botocore spells them in AWS_ENDPOINT_URL_<SERVICE>."""
 
 IN_THE_WAY = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")

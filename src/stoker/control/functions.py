@@ -80,6 +80,7 @@ class Functions:
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)
         check_create(request)
+        self._ports.check_role(key.account, request.role)
         architecture = request.architectures[0] if request.architectures else "x86_64"
         check_runtime(request.runtime or "", architecture, self._ports.runtimes)
         check_snap_start(request.snap_start and request.snap_start.apply_on, request.runtime)
@@ -181,6 +182,8 @@ class Functions:
         found = target(context, request.function_name, "UpdateFunctionConfiguration")
         stored = await latest_version(self._metadata, found)
         check_configuration_update(request)
+        if request.role is not None:
+            self._ports.check_role(found.key.account, request.role)
         if request.runtime is not None:
             check_runtime(request.runtime, stored.architecture, self._ports.runtimes)
         layers = None

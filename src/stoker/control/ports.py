@@ -26,6 +26,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """A fresh UUID as text."""
     location_key: bytes
     """Signs the URLs that GetFunction hands out."""
+    check_role: Callable[[str, str], None] = lambda _account, _role_arn: None
+    """Raises ServiceError for a role (account, ARN) that Lambda cannot assume."""
     account_concurrency: int = 1000
     code_grace_s: float = 60.0
     """How long code that was replaced or deleted stays for cold starts that are under way."""

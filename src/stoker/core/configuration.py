@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls_certificate: Annotated[str, _text("PEM file; with tls_key the API speaks TLS")] = ""
     tls_key: Annotated[str, _text("PEM file of the certificate's private key")] = ""
     public_url: Annotated[str, _text("how clients reach the API, where that differs from listen")] = ""
+    roles: Annotated[
+        str, _text("lenient: functions may have roles that are not kept here; strict: they may not")
+    ] = "lenient"
     egress: Annotated[bool, _text("functions may reach out through NAT; off leaves them their loopback")] = (
         True
     )

@@ -1,4 +1,4 @@
-"""The authoriser of this issue: an account's own principals act as its administrators, nobody else does."""
+"""The authoriser's fake: an account's own principals act as its administrators, nobody else does."""
 
 from stoker.core.errors import ServiceError
 from stoker.services.context import RequestContext
@@ -8,15 +8,30 @@ from stoker.services.functions import FunctionKey
 class AccountAuthoriser:
     """Every authenticated principal of an account may do everything to the account's functions.
 
-    This is what AWS grants an account's root, and any principal with an administrator's policy. Identity
-    policies, and resource policies that let other accounts in, are not evaluated: other accounts are refused.
+    No policy is evaluated. For tests and simulations; ``control.access`` has the real one.
     """
 
-    def authorise(
+    def allows_nowait(
+        self, context: RequestContext, action: str, function: FunctionKey, qualifier: str | None
+    ) -> bool:
+        return context.account == function.account
+
+    async def authorise(
         self, context: RequestContext, action: str, function: FunctionKey, qualifier: str | None
     ) -> None:
         if context.account != function.account:
             raise access_denied(context, action, function, qualifier)
+
+    async def allows_url(
+        self,
+        context: RequestContext | None,
+        function: FunctionKey,
+        qualifier: str | None,
+        *,
+        auth_type: str,
+        source_ip: str,
+    ) -> bool:
+        return auth_type == "NONE" or (context is not None and context.account == function.account)
 
 
 def access_denied(

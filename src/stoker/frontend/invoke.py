@@ -79,22 +79,25 @@ class InvokeFrontend:
         reference = request.function
         check_region(reference, context.region)
         key = FunctionKey(reference.account or context.account, context.region, reference.name)
-        self._authoriser.authorise(context, INVOKE_FUNCTION, key, reference.qualifier)
+        allowed = self._authoriser.allows_nowait(context, INVOKE_FUNCTION, key, reference.qualifier)
         function = self._directory.qualified_nowait(key, reference.qualifier)
         if function is not None and function.other is not None:
             function = function.choose(self._random)
         total = self._directory.total_reserved_nowait((key.account, key.region))
         synchronous = request.invocation_type == "RequestResponse"
-        if not synchronous or function is None or not function.active or total is None:
+        if not allowed or not synchronous or function is None or not function.active or total is None:
             return self._invoke_waiting(context, request, key)
         return self._begin(context, request, key, function, total)
 
     async def _invoke_waiting(
         self, context: RequestContext, request: InvokeRequest, key: FunctionKey
     ) -> InvokeResponse:
+        qualifier = request.function.qualifier
+        if not self._authoriser.allows_nowait(context, INVOKE_FUNCTION, key, qualifier):
+            await self._authoriser.authorise(context, INVOKE_FUNCTION, key, qualifier)
         if request.client_context is not None:
             decode_client_context(request.client_context)
-        function = await self._resolve(key, request.function.qualifier)
+        function = await self._resolve(key, qualifier)
         if request.invocation_type == "RequestResponse":
             total = await self._directory.total_reserved((key.account, key.region))
             return await self._begin(context, request, key, function, total)

@@ -9,9 +9,15 @@ INVOKE_FUNCTION = "lambda:InvokeFunction"
 
 
 class Authoriser(Protocol):
-    """Plain and cheap: it is asked on the warm path."""
+    """Whether a caller may use a function. ``allows_nowait`` is asked on the warm path, and is cheap."""
 
-    def authorise(
+    def allows_nowait(
+        self, context: RequestContext, action: str, function: FunctionKey, qualifier: str | None
+    ) -> bool:
+        """Whether ``action`` on the function is known to be allowed; False: ``authorise`` must decide."""
+        ...
+
+    async def authorise(
         self, context: RequestContext, action: str, function: FunctionKey, qualifier: str | None
     ) -> None:
         """Return when ``action`` (``lambda:InvokeFunction``) on the function is allowed.
@@ -19,4 +25,17 @@ class Authoriser(Protocol):
         Raises:
             ServiceError: AccessDeniedException, worded as AWS words it.
         """
+        ...
+
+    async def allows_url(
+        self,
+        context: RequestContext | None,
+        function: FunctionKey,
+        qualifier: str | None,
+        *,
+        auth_type: str,
+        source_ip: str,
+    ) -> bool:
+        """Whether a function URL may be called: ``lambda:InvokeFunctionUrl`` and, through the URL,
+        ``lambda:InvokeFunction``. ``context``: the caller whose signature was good; None: nobody known."""
         ...

@@ -85,7 +85,9 @@ class KeyRing:
     ) -> Credential:
         """Temporary keys for a function: what its role's session would be on AWS."""
         role = role_arn.rpartition("/")[2]
-        arn = f"arn:aws:sts::{account}:assumed-role/{role}/{session_name}"
+        # A role of another account is none of this one's, whatever its name.
+        role_account = role_arn.split(":")[4]
+        arn = f"arn:aws:sts::{role_account}:assumed-role/{role}/{session_name}"
         return self._issue(account, arn, lifetime_s, session_policy)
 
     def issue_user_session(self, *, account: str, user_arn: str, lifetime_s: int) -> Credential:

@@ -26,6 +26,7 @@ _SERVICE_API = f"http://127.0.0.1:{SERVICE_API_PORT}"
 ENDPOINTS: Mapping[str, str] = {
     "AWS_ENDPOINT_URL_LAMBDA": _SERVICE_API,
     "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": _SERVICE_API,
+    "AWS_ENDPOINT_URL_IAM": _SERVICE_API,
     "AWS_ENDPOINT_URL_STS": _SERVICE_API,
 }
 """Where a function's SDK finds what Stoker serves; names by the SDKs' service ids."""

@@ -59,11 +59,11 @@ def test_many_further_parts_are_bounded() -> None:
     assert len(trace_header(given, 1.0, Random(1))) < 400
 
 
-def test_an_account_may_do_everything_to_its_own_functions_and_nothing_to_others() -> None:
+async def test_an_account_may_do_everything_to_its_own_functions_and_nothing_to_others() -> None:
     authoriser = AccountAuthoriser()
-    authoriser.authorise(context_of(), INVOKE_FUNCTION, key_of("f"), None)
+    await authoriser.authorise(context_of(), INVOKE_FUNCTION, key_of("f"), None)
     with pytest.raises(ServiceError) as refused:
-        authoriser.authorise(context_of(account="111111111111"), INVOKE_FUNCTION, key_of("f"), None)
+        await authoriser.authorise(context_of(account="111111111111"), INVOKE_FUNCTION, key_of("f"), None)
     assert refused.value.code == "AccessDeniedException"
     assert refused.value.message == (
         "User: arn:aws:iam::111111111111:root is not authorized to perform: lambda:InvokeFunction on resource: "
