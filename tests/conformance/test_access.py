@@ -33,6 +33,7 @@ VALUES: dict[str, Any] = {
     "Action": "lambda:InvokeFunction",
     "Principal": "s3.amazonaws.com",
     "FunctionVersion": "1",
+    "SigningProfileVersionArns": [f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/p/v"],
     "Qualifier": "prod",
     "AuthType": "NONE",
     "PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess",
