@@ -33,6 +33,8 @@ VALUES: dict[str, Any] = {
     "Action": "lambda:InvokeFunction",
     "Principal": "s3.amazonaws.com",
     "FunctionVersion": "1",
+    "SubnetIds": ["subnet-0123456789abcdef0"],
+    "SecurityGroupIds": ["sg-0123456789abcdef0"],
     "SigningProfileVersionArns": [f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/p/v"],
     "Qualifier": "prod",
     "AuthType": "NONE",
@@ -77,6 +79,8 @@ def ask(client: Any, service: str, operation: str) -> tuple[int, str]:
     members = minimal(model.input_shape) if model.input_shape else {}
     if operation == "AddLayerVersionPermission":
         members |= {"Action": "lambda:GetLayerVersion", "Principal": "*"}
+    if operation.endswith("FunctionScalingConfig"):
+        members["Qualifier"] = "$LATEST.PUBLISHED"
     if operation in ("GetUser", "ListAccessKeys", "CreateAccessKey", "UpdateAccessKey", "DeleteAccessKey"):
         members["UserName"] = "x"
     try:
