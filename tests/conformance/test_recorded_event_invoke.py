@@ -140,3 +140,42 @@ def test_events_are_retried_as_often_as_it_says(stoker: RunningStoker) -> None:
     logs = stoker.client("logs")
     events = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}")["events"]
     assert len([event for event in events if event["message"].strip() == "tried"]) == 1
+
+
+def test_versions_and_aliases(stoker: RunningStoker) -> None:
+    name, alias, service = "event-invoke-qualified", "eventinvokealias", stoker.client("lambda")
+    created(stoker, name)
+    service.publish_version(FunctionName=name)
+    service.create_alias(FunctionName=name, Name=alias, FunctionVersion="1")
+
+    def put(function: str, retries: int = 1, **members: str) -> dict[str, Any]:
+        call = service.put_function_event_invoke_config
+        return answer(call, FunctionName=function, MaximumRetryAttempts=retries, **members)
+
+    of_alias, of_version = (
+        config(name, alias, MaximumRetryAttempts=1),
+        config(name, "1", MaximumRetryAttempts=1),
+    )
+    get, update = service.get_function_event_invoke_config, service.update_function_event_invoke_config
+    assert answer(get, FunctionName=name, Qualifier=alias) == no_config(name, alias)
+    changed = answer(update, FunctionName=name, Qualifier=alias, MaximumRetryAttempts=1)
+    assert changed == no_config(name, alias)
+    for function in (name, f"{name}:{alias}", f"{arn(name)}:{alias}"):
+        assert put(function, Qualifier=alias) == of_alias
+        assert put(function if ":" in function else f"{name}:{alias}") == of_alias
+    assert put(f"{name}:{alias}", Qualifier="1") == put(f"{arn(name)}:1", Qualifier=alias) == DERIVED
+    assert put(name, Qualifier=f"{alias}doesnotexist") == NO_FUNCTION
+    assert put(name, Qualifier="1") == of_version
+    assert put(f"{name}:1") == of_version
+    assert put(name, 0) == config(name, MaximumRetryAttempts=0)
+    listed = service.list_function_event_invoke_configs(FunctionName=name)["FunctionEventInvokeConfigs"]
+    expected = [config(name, MaximumRetryAttempts=0), of_version, of_alias]
+    assert [{**one, "HTTP": 200} for one in listed] == expected
+    pages = service.get_paginator("list_function_event_invoke_configs").paginate(
+        FunctionName=name, PaginationConfig={"PageSize": 1}
+    )
+    assert [page["FunctionEventInvokeConfigs"] for page in pages] == [[one] for one in listed]
+    delete = service.delete_function_event_invoke_config
+    for qualifier in ("1", "$LATEST", alias):
+        assert answer(delete, FunctionName=name, Qualifier=qualifier) == {"HTTP": 204}
+    assert service.list_function_event_invoke_configs(FunctionName=name)["FunctionEventInvokeConfigs"] == []
