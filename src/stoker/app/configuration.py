@@ -1,6 +1,7 @@
 """Reads Settings: defaults, then the TOML file, then STOKER_* variables, then flags; the last one wins."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ PREFIX = "STOKER_"
 
 NOT_SETTINGS = frozenset({"STOKER_CONFIG", "STOKER_JAIL_SOCKET", "STOKER_NATIVE_DIR", "STOKER_MASTER_KEY"})
 """Variables that begin like settings and are not; STOKER_TEST_* and STOKER_BENCH_* likewise."""
+
+DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.ASCII)
 
 FOREIGN_PREFIXES = ("STOKER_TEST_", "STOKER_BENCH_", "STOKER_PYTHON")
 
@@ -79,6 +82,8 @@ def _checked(settings: Settings) -> Settings:
     listen_address(settings)
     if not (settings.account.isdigit() and len(settings.account) == 12):
         raise ConfigurationError("configuration: account must be 12 digits")
+    if DOMAIN.fullmatch(settings.url_domain) is None:
+        raise ConfigurationError("configuration: url_domain must be a host name in lower case, without port")
     if settings.cpu_policy not in ("quota", "weight"):
         raise ConfigurationError("configuration: cpu_policy must be 'quota' or 'weight'")
     if settings.roles not in ("lenient", "strict"):

@@ -178,5 +178,6 @@ def _control_ports(
         new_id=lambda: str(uuid.uuid4()),
         location_key=cellar.location_key,
         check_role=identity.check_role,
+        url_domain=settings.url_domain,
         account_concurrency=settings.account_concurrency,
     )

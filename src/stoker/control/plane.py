@@ -25,6 +25,7 @@ from stoker.control.ports import Ports
 from stoker.control.settling import Settling
 from stoker.control.storage import CodeStorage
 from stoker.control.tags import Tags
+from stoker.control.urls import FunctionUrls
 from stoker.control.versions import Versions
 from stoker.services.context import OperationHandler
 
@@ -57,6 +58,7 @@ class ControlPlane:
         self._tags = Tags(ports)
         self._code_signing = CodeSigningConfigs(ports)
         self._event_invoke = EventInvokeConfigs(ports)
+        self._urls = FunctionUrls(ports)
         self._settings = FunctionSettings(ports)
         self._providers = CapacityProviders(ports)
         self._transitions = MappingTransitions(ports)
@@ -114,6 +116,7 @@ class ControlPlane:
             "TagResource": tags.tag,
             "UntagResource": tags.untag,
             **self._event_invoke.operations(),
+            **self._urls.operations(),
             **self._code_signing.operations(),
             **self._mappings.operations(),
             **self._settings.operations(),

@@ -28,6 +28,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """Signs the URLs that GetFunction hands out."""
     check_role: Callable[[str, str], None] = lambda _account, _role_arn: None
     """Raises ServiceError for a role (account, ARN) that Lambda cannot assume."""
+    url_domain: str = "localhost"
+    """The domain below which function URLs have their host names."""
     account_concurrency: int = 1000
     code_grace_s: float = 60.0
     """How long code that was replaced or deleted stays for cold starts that are under way."""

@@ -45,6 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     roles: Annotated[
         str, _text("lenient: functions may have roles that are not kept here; strict: they may not")
     ] = "lenient"
+    url_domain: Annotated[
+        str, _text("function URLs are <id>.lambda-url.<region>.<url_domain>, on the port of the API")
+    ] = "localhost"
     egress: Annotated[bool, _text("functions may reach out through NAT; off leaves them their loopback")] = (
         True
     )
