@@ -15,6 +15,7 @@ from stoker.control.function_settings import FunctionSettings
 from stoker.control.function_signing import FunctionSigning
 from stoker.control.functions import Functions
 from stoker.control.holds import CodeHolds
+from stoker.control.layer_policies import LayerPolicies
 from stoker.control.layer_records import LayerRecords
 from stoker.control.layers import Layers
 from stoker.control.locations import located_code
@@ -54,6 +55,7 @@ class ControlPlane:
         self._aliases = Aliases(ports)
         self._concurrency = FunctionConcurrency(ports)
         self._policies = FunctionPolicies(ports)
+        self._layer_policies = LayerPolicies(ports)
         self._accounts = Accounts(ports, layers)
         self._tags = Tags(ports)
         self._code_signing = CodeSigningConfigs(ports)
@@ -106,6 +108,9 @@ class ControlPlane:
             "ListLayers": layers.list,
             "DeleteLayerVersion": layers.delete,
             "GetAccountSettings": self._accounts.settings,
+            "AddLayerVersionPermission": self._layer_policies.add,
+            "RemoveLayerVersionPermission": self._layer_policies.remove,
+            "GetLayerVersionPolicy": self._layer_policies.get,
             "AddPermission": self._policies.add,
             "RemovePermission": self._policies.remove,
             "GetPolicy": self._policies.get,
