@@ -29,6 +29,7 @@ def served(service: str) -> frozenset[str]:
     ports = Ports(
         metadata=nothing,
         records=nothing,
+        provisioner=nothing,
         code=nothing,
         objects=nothing,
         invalidation=nothing,

@@ -28,6 +28,7 @@ from stoker.sandbox.driver import SandboxDriver
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionVersion
 from stoker.services.logs import LogStore
+from stoker.services.manager import Provisioner
 from stoker.store.objects import S3ObjectSource, S3Settings
 from stoker.worker.agent import WorkerAgent
 from stoker.worker.environment import ServeServiceApi
@@ -94,7 +95,7 @@ def wire_rooms(
     )
     frontend.on_event_accepted(poller.wake)
     objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))
-    control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes, identity))
+    control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes, identity, manager))
     return Rooms(
         poller=poller,
         frontend=frontend,
@@ -166,10 +167,12 @@ def _control_ports(
     objects: S3ObjectSource,
     runtimes: RuntimeCatalog,
     identity: IdentityPlane,
+    provisioner: Provisioner,
 ) -> Ports:
     return Ports(
         metadata=cellar.metadata,
         records=cellar.records,
+        provisioner=provisioner,
         code=cellar.code,
         objects=objects,
         invalidation=cellar.invalidation,

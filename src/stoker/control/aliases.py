@@ -1,11 +1,9 @@
 """Aliases: create, show, list, update, delete, with their routing of invocations between two versions."""
 
-import msgspec
-
+from stoker.control.going_along import what_goes_along
 from stoker.control.lookup import Target, target
 from stoker.control.markers import marked_place, marker, page_size
 from stoker.control.messages import alias_not_found, function_not_found, revision_mismatch
-from stoker.control.policies import POLICY_KIND
 from stoker.control.ports import Ports
 from stoker.core.errors import ServiceError, conflict, invalid_parameter
 from stoker.services.aliases import Alias, alias_key, alias_record, alias_shelf, version_lookup
@@ -87,16 +85,13 @@ class Aliases:
         raise conflict("The alias is being changed by other requests. Please try again.")
 
     async def delete(self, context: RequestContext, request: DeleteAliasRequest) -> None:
-        """With its policy, which an alias of the same name must not inherit.
+        """With its configurations, which an alias of the same name must not inherit.
 
         An alias that is not there is deleted, as far as AWS is concerned.
         """
         found = _named(context, request.function_name, request.name, "DeleteAlias")
         place = alias_key(found.key, request.name)
-        policy = msgspec.structs.replace(place, kind=POLICY_KIND)
-        gone = [Remove(place)]
-        if await self._records.get(policy) is not None:
-            gone.append(Remove(policy))
+        gone = [Remove(place), *await what_goes_along(self._records, found.key, request.name)]
         try:
             await self._records.write(gone, requires=(FunctionThere(found.key),))
         except RequirementUnmet as problem:

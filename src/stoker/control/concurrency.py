@@ -5,7 +5,7 @@ from stoker.control.messages import function_not_found
 from stoker.control.ports import Ports
 from stoker.core.errors import ServiceError
 from stoker.services.context import RequestContext
-from stoker.services.functions import FunctionMissing, ReservationRefused
+from stoker.services.functions import FunctionKey, FunctionMissing, ReservationRefused
 from stoker.services.lambda_types import (
     Concurrency,
     DeleteFunctionConcurrencyRequest,
@@ -13,6 +13,7 @@ from stoker.services.lambda_types import (
     GetFunctionConcurrencyResponse,
     PutFunctionConcurrencyRequest,
 )
+from stoker.services.provisioned import provisioned_shelf
 
 UNRESERVED_MIN = 100
 """Invocations at one time that an account keeps for functions without a reservation."""
@@ -23,10 +24,12 @@ class FunctionConcurrency:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._provisioned = provisioned_shelf(ports.records)
 
     async def put(self, context: RequestContext, request: PutFunctionConcurrencyRequest) -> Concurrency:
         found = unqualified(context, request.function_name, "PutFunctionConcurrency")
         value = request.reserved_concurrent_executions
+        await self._check_provisioned(found.key, value)
         # Nothing reserved takes nothing from the others, so it is always possible.
         total_max = max(self._ports.account_concurrency - UNRESERVED_MIN, 0) if value else None
         try:
@@ -41,6 +44,16 @@ class FunctionConcurrency:
             ) from problem
         self._ports.invalidation.publish(found.key)
         return Concurrency(reserved_concurrent_executions=value)
+
+    async def _check_provisioned(self, key: FunctionKey, value: int) -> None:
+        configs = await self._provisioned.page(key.account, key.region, owner=key.name)
+        total = sum(config.value.requested for config in configs)
+        if value < total:
+            raise ServiceError(
+                "InvalidParameterValueException",
+                f" ReservedConcurrentExecutions  {value} should not be lower than function's total "
+                f"provisioned concurrency [{total}].",
+            )
 
     async def get(
         self, context: RequestContext, request: GetFunctionConcurrencyRequest

@@ -1,5 +1,6 @@
 """DeleteFunction: a whole function, or one of its published versions."""
 
+from stoker.control.going_along import what_goes_along
 from stoker.control.holds import CodeHolds
 from stoker.control.lookup import Target, target
 from stoker.control.messages import function_not_found
@@ -17,6 +18,7 @@ class Deletion:
 
     def __init__(self, ports: Ports, holds: CodeHolds, settling: Settling) -> None:
         self._metadata = ports.metadata
+        self._records = ports.records
         self._aliases = alias_shelf(ports.records)
         self._invalidation = ports.invalidation
         self._holds = holds
@@ -61,6 +63,9 @@ class Deletion:
                 return
             for code_sha256 in version.codes:
                 self._holds.forget_later(code_sha256)
+        # Numbers are never given again, so nobody could inherit these in the meantime.
+        if gone := await what_goes_along(self._records, key, qualifier):
+            await self._records.write(gone)
         self._invalidation.publish(key)
 
     async def _in_use(self, key: FunctionKey, version: str) -> str:

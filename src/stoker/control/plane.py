@@ -23,6 +23,8 @@ from stoker.control.mapping_transitions import MappingTransitions
 from stoker.control.mappings import EventSourceMappings
 from stoker.control.policies import FunctionPolicies
 from stoker.control.ports import Ports
+from stoker.control.provisioned import ProvisionedConcurrencyConfigs
+from stoker.control.provisioning import Provisioning
 from stoker.control.settling import Settling
 from stoker.control.storage import CodeStorage
 from stoker.control.tags import Tags
@@ -61,6 +63,8 @@ class ControlPlane:
         self._code_signing = CodeSigningConfigs(ports)
         self._event_invoke = EventInvokeConfigs(ports)
         self._urls = FunctionUrls(ports)
+        self._provisioning = Provisioning(ports)
+        self._provisioned = ProvisionedConcurrencyConfigs(ports, self._provisioning)
         self._settings = FunctionSettings(ports)
         self._providers = CapacityProviders(ports)
         self._transitions = MappingTransitions(ports)
@@ -71,10 +75,12 @@ class ControlPlane:
         await self._settling.resume()
         await self._transitions.resume()
         self._holds.begin_sweep()
+        await self._provisioning.start()
 
     async def close(self) -> None:
         """Wait for creations and updates under way."""
         await self._transitions.close()
+        await self._provisioning.close()
         await self._settling.drained()
         await self._holds.close()
 
@@ -122,6 +128,7 @@ class ControlPlane:
             "UntagResource": tags.untag,
             **self._event_invoke.operations(),
             **self._urls.operations(),
+            **self._provisioned.operations(),
             **self._code_signing.operations(),
             **self._mappings.operations(),
             **self._settings.operations(),

@@ -7,6 +7,7 @@ import msgspec
 from stoker.core.clock import Clock
 from stoker.services.code import CodeStore
 from stoker.services.functions import FunctionMetadata, Invalidation
+from stoker.services.manager import Provisioner
 from stoker.services.objects import ObjectSource
 from stoker.services.records import Records
 from stoker.services.runtime_support import RuntimeSupport
@@ -17,6 +18,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
 
     metadata: FunctionMetadata
     records: Records
+    provisioner: Provisioner
     code: CodeStore
     objects: ObjectSource
     invalidation: Invalidation

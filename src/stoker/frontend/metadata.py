@@ -18,6 +18,7 @@ from stoker.services.functions import (
     FunctionVersion,
     Invalidation,
 )
+from stoker.services.provisioned import provisioned_shelf
 from stoker.services.records import Records
 
 FUNCTIONS_KEPT = 10_000
@@ -92,6 +93,7 @@ class FunctionDirectory:
     ) -> None:
         self._metadata = metadata
         self._aliases = alias_shelf(records)
+        self._provisioned = provisioned_shelf(records)
         self._running = running
         self._changed = changed
         self._functions = LoadingCache(self._read_function, capacity=FUNCTIONS_KEPT, loaded=self._loaded)
@@ -151,7 +153,7 @@ class FunctionDirectory:
         return InvocableFunction(
             version=version,
             arn=key.arn,
-            reserved_concurrency=function.reserved_concurrency,
+            reserved_concurrency=await self._reserved(function, LATEST),
             active=_is_active(version),
             qualifiers=Qualifiers(partial(self._read_qualifier, function)),
         )
@@ -188,9 +190,25 @@ class FunctionDirectory:
         return InvocableFunction(
             version=version,
             arn=f"{function.key.arn}:{qualifier}",
-            reserved_concurrency=function.reserved_concurrency,
+            reserved_concurrency=await self._reserved(function, number),
             active=_is_active(version),
         )
+
+    async def _reserved(self, function: FunctionRecord, number: str) -> int | None:
+        """What a version may use of a reservation: not what is provisioned for other versions."""
+        reserved, key = function.reserved_concurrency, function.key
+        if reserved is None:
+            return None
+        left = reserved
+        for config in await self._provisioned.page(key.account, key.region, owner=key.name):
+            name = config.key.name
+            alias = await self._aliases.get(alias_key(key, name)) if is_alias_name(name) else None
+            if number == name or (
+                alias is not None and number in (alias.value.version, *alias.value.additional)
+            ):
+                return reserved
+            left -= config.value.requested
+        return max(left, 0)
 
     async def _read_total(self, account: Account) -> int:
         return await self._metadata.total_reserved_concurrency(*account)

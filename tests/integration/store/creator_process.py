@@ -22,6 +22,7 @@ from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer, load_master_keys
+from tests.unit.control.provisioner import PretendProvisioner
 
 CREATORS = 4
 
@@ -54,6 +55,7 @@ async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, 
         Ports(
             metadata=SqlFunctionMetadata(database, sealer),
             records=SqlRecords(database),
+            provisioner=PretendProvisioner(),
             code=code,
             objects=MemoryObjectSource(data),
             invalidation=LocalInvalidation(),

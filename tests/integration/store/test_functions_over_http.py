@@ -34,6 +34,7 @@ from stoker.store.objects import S3ObjectSource, S3Settings
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer, load_master_keys
+from tests.unit.control.provisioner import PretendProvisioner
 
 ACCOUNT = "000000000000"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
@@ -99,6 +100,7 @@ class Running:
             Ports(
                 metadata=SqlFunctionMetadata(self._database, sealer),
                 records=SqlRecords(self._database),
+                provisioner=PretendProvisioner(),
                 code=self._code,
                 objects=objects,
                 invalidation=LocalInvalidation(),
@@ -192,7 +194,7 @@ def test_errors_arrive_typed(running: Running) -> None:
     with pytest.raises(client.exceptions.PreconditionFailedException):
         client.update_function_configuration(FunctionName="fn", RevisionId="x", Timeout=4)
     with pytest.raises(ClientError, match="NotImplementedException"):
-        client.create_function(**function("published"), Publish=True)
+        client.create_function(**function("imaged"), PackageType="Image")
 
 
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from stoker.services.functions import FunctionKey
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.memory import MemoryFunctionMetadata, MemoryObjectSource
 from stoker.store.memory_records import MemoryRecords
+from tests.unit.control.provisioner import PretendProvisioner
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
@@ -62,6 +63,7 @@ class Desk:
 
     def __init__(self, folder: Path, **ports: Any) -> None:
         self.metadata = MemoryFunctionMetadata()
+        self.provisioner = PretendProvisioner()
         self.records = MemoryRecords(self.metadata)
         self.code = MemoryCodeStore(folder / "code")
         (folder / "fetched").mkdir()
@@ -74,6 +76,7 @@ class Desk:
         self._ids = 0
         made = {
             "metadata": self.metadata,
+            "provisioner": self.provisioner,
             "records": self.records,
             "code": self.code,
             "objects": self.objects,
@@ -120,6 +123,10 @@ class Desk:
         created = await self.create(name, **members)
         await self.settled()
         return created
+
+    def key(self, name: str = "fn") -> FunctionKey:
+        """Where the function of that name is kept."""
+        return FunctionKey(CONTEXT.account, CONTEXT.region, name)
 
     async def settled(self) -> None:
         """Wait for creations and updates under way."""
