@@ -1,10 +1,11 @@
 """Provisioned concurrency over the wire: sandboxes that are there before anybody calls; recorded refusals."""
 
+import json
 import time
 from typing import Any
 
 from tests.conformance.recorded import answer, arn, created, invalid, refusal
-from tests.running import RunningStoker, python_zip
+from tests.running import RunningStoker
 
 SOURCE = """
 import os, time
@@ -13,6 +14,17 @@ def lambda_handler(event, context):
     return {"type": os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"], "started": started}
 """
 READY_WITHIN_S = 40.0
+
+
+def invoked(stoker: RunningStoker, name: str, **options: Any) -> dict[str, Any]:
+    answered = stoker.client("lambda").invoke(FunctionName=name, **options)
+    assert "FunctionError" not in answered
+    return json.loads(answered["Payload"].read())
+
+
+def python(stoker: RunningStoker, name: str, source: str = SOURCE) -> None:
+    """A published function."""
+    stoker.create_python(name, source, Publish=True)
 
 
 def ready(service: Any, name: str, qualifier: str) -> dict[str, Any]:
@@ -31,7 +43,7 @@ def without_moment(shown: dict[str, Any]) -> dict[str, Any]:
 
 def test_sandboxes_are_initialised_before_the_first_call(stoker: RunningStoker) -> None:
     service = stoker.client("lambda")
-    stoker.create("provisioned", python_zip(SOURCE), Publish=True)
+    python(stoker, "provisioned")
     put = answer(
         service.put_provisioned_concurrency_config,
         FunctionName="provisioned",
@@ -54,16 +66,16 @@ def test_sandboxes_are_initialised_before_the_first_call(stoker: RunningStoker) 
         "Status": "READY",
     }
     asked_s = time.time()
-    provisioned = stoker.invoke_json("provisioned", Qualifier="1")
+    provisioned = invoked(stoker, "provisioned", Qualifier="1")
     assert provisioned["type"] == "provisioned-concurrency"
     assert provisioned["started"] < asked_s, "the sandbox was there before the call"
-    assert stoker.invoke_json("provisioned")["type"] == "on-demand"
+    assert invoked(stoker, "provisioned")["type"] == "on-demand"
     service.delete_provisioned_concurrency_config(FunctionName="provisioned", Qualifier="1")
 
 
 def test_an_init_that_fails_is_told(stoker: RunningStoker) -> None:
     service = stoker.client("lambda")
-    stoker.create("unprovisionable", python_zip("raise Exception('never')"), Publish=True)
+    python(stoker, "unprovisionable", "raise Exception('never')")
     service.put_provisioned_concurrency_config(
         FunctionName="unprovisionable", Qualifier="1", ProvisionedConcurrentExecutions=1
     )
@@ -78,7 +90,7 @@ def test_provisioning_survives_a_kill() -> None:
     try:
         stoker.start()
         service = stoker.client("lambda")
-        stoker.create("kept", python_zip(SOURCE), Publish=True)
+        python(stoker, "kept")
         service.put_provisioned_concurrency_config(
             FunctionName="kept", Qualifier="1", ProvisionedConcurrentExecutions=1
         )
@@ -86,14 +98,14 @@ def test_provisioning_survives_a_kill() -> None:
         stoker.kill()
         stoker.start()
         assert ready(service, "kept", "1")["Status"] == "READY"
-        assert stoker.invoke_json("kept", Qualifier="1")["type"] == "provisioned-concurrency"
+        assert invoked(stoker, "kept", Qualifier="1")["type"] == "provisioned-concurrency"
     finally:
         stoker.remove()
 
 
 def test_what_is_provisioned_is_taken_from_what_is_reserved(stoker: RunningStoker) -> None:
     service = stoker.client("lambda")
-    stoker.create("overlap", python_zip(SOURCE), Publish=True)
+    python(stoker, "overlap")
     service.put_function_concurrency(FunctionName="overlap", ReservedConcurrentExecutions=2)
     service.put_provisioned_concurrency_config(
         FunctionName="overlap", Qualifier="1", ProvisionedConcurrentExecutions=2
@@ -107,7 +119,7 @@ def test_what_is_provisioned_is_taken_from_what_is_reserved(stoker: RunningStoke
         Type="User",
         message="Rate Exceeded.",
     )
-    assert stoker.invoke_json("overlap", Qualifier="1")["type"] == "provisioned-concurrency"
+    assert invoked(stoker, "overlap", Qualifier="1")["type"] == "provisioned-concurrency"
     words = " ReservedConcurrentExecutions  1 should not be lower than function's total provisioned concurrency [2]."
     assert answer(
         service.put_function_concurrency, FunctionName="overlap", ReservedConcurrentExecutions=1
