@@ -31,6 +31,7 @@ NAMES = (
     "warm",
     "payloads",
     "phases",
+    "rising",
     "creation",
     "control",
     "density",
