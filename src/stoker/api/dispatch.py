@@ -31,6 +31,8 @@ from stoker.api.request_ids import RequestIds
 from stoker.api.router import Router
 from stoker.api.serialise import Answer, serialise_json_response, serialise_response
 from stoker.api.sigv4 import Caller, OpenClaim, Verifier, hash_body
+from stoker.api.url_addresses import UrlAddress
+from stoker.api.urls import UrlCalls, UrlDoor, Visit
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
 from stoker.http.errors import PeerVanished
@@ -71,6 +73,7 @@ class Api:
         frontend: Frontend,
         handlers: Mapping[str, Mapping[str, OperationHandler]],
         unsigned: Mapping[bytes, Handler],
+        urls: UrlCalls | None = None,
         endpoint: str = "",
         spool_directory: str | None = None,
     ) -> None:
@@ -89,12 +92,19 @@ class Api:
         self._endpoint = endpoint
         self._bodies = BodyReader(spool_directory)
         self._ids = RequestIds()
+        self._urls = None if urls is None else self._url_door(urls, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._invocations: dict[asyncio.Future[InvokeResponse], Call] = {}
 
     def __call__(self, request: Request, reply: Reply) -> None:
         """Serve one request; never raises."""
         path, query = split_target(request)
+        if self._urls is not None:
+            address = self._urls.find(request, path)
+            if address is not None:
+                call = Call(request, reply, self._ids.next(), self._lambda, path, query)
+                self._start(call, self._visit, address)
+                return
         if request.method in (b"GET", b"HEAD"):
             handler = self._find_unsigned(path)
             if handler is not None:
@@ -168,6 +178,25 @@ class Api:
         return limit_bytes, ServiceError(
             "RequestEntityTooLargeException", f"Request must be smaller than {limit_bytes} bytes{what}"
         )
+
+    # --- function URLs ------------------------------------------------------------------------------------
+
+    def _url_door(self, calls: UrlCalls, clock: Clock) -> UrlDoor:
+        return UrlDoor(
+            calls,
+            verifier=self._verifier,
+            bodies=self._bodies,
+            clock=clock,
+            service=self._lambda,
+            identities=self._handlers[STS],
+        )
+
+    async def _visit(self, call: Call, address: UrlAddress) -> None:
+        assert self._urls is not None
+        task = asyncio.current_task()
+        if task is not None:
+            call.reply.on_disconnect(task.cancel)
+        await self._urls.serve(Visit(call.request, call.reply, call.request_id, call.query, address))
 
     # --- verified -----------------------------------------------------------------------------------------
 

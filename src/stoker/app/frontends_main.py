@@ -16,6 +16,7 @@ import uvloop
 
 from stoker.api.dispatch import Api
 from stoker.api.errors import http_error_body
+from stoker.api.urls import UrlCalls
 from stoker.app.frontends_protocol import BEGIN, DRAIN, KEYS, Orders
 from stoker.app.frontends_unsigned import RemotePages, remote_downloads
 from stoker.app.log_output import configure_logging
@@ -26,7 +27,7 @@ from stoker.core.errors import StokerError
 from stoker.http.server import HttpServer
 from stoker.services.credentials import Credential
 from stoker.store.key_ring import KeyRing
-from stoker.transport.remote import RemoteFrontend, remote_handlers
+from stoker.transport.remote import RemoteFrontend, RemoteUrlFrontend, remote_handlers
 from stoker.transport.rpc import RpcPeer
 
 DRAIN_S = 20.0
@@ -71,6 +72,9 @@ class FrontEndMain:
             credentials=self._ring,
             clock=clock,
             frontend=RemoteFrontend(self._peer),
+            urls=UrlCalls(
+                frontend=RemoteUrlFrontend(self._peer), domain=orders.url_domain, region=orders.region
+            ),
             handlers=remote_handlers(self._peer, orders.operations),
             unsigned={**pages.routes(), DOWNLOAD_PREFIX: downloads.answer},
             endpoint=orders.public_url,

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from stoker.api.dispatch import Api
+from stoker.api.urls import UrlCalls
 from stoker.app.configuration import listen_address
 from stoker.app.frontends import FrontEnds
 from stoker.app.frontends_listening import SharedAddress
@@ -16,8 +17,9 @@ from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.services.context import OperationHandler
 from stoker.services.invocation import Frontend
+from stoker.services.url_calls import UrlFrontend
 from stoker.store.key_ring import KeyRing
-from stoker.transport.remote import frontend_operations, handler_operations
+from stoker.transport.remote import frontend_operations, handler_operations, url_operations
 from stoker.transport.rpc import Handle, Operation
 
 
@@ -26,6 +28,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
     credentials: KeyRing
     frontend: Frontend
+    urls: UrlFrontend
     handlers: Mapping[str, Mapping[str, OperationHandler]]
     """By service and operation."""
     pages: Pages
@@ -41,6 +44,7 @@ def make_api(offer: Offer, settings: Settings, clock: Clock, stack: AsyncExitSta
         credentials=offer.credentials,
         clock=clock,
         frontend=offer.frontend,
+        urls=UrlCalls(frontend=offer.urls, domain=settings.url_domain, region=settings.region),
         handlers=offer.handlers,
         unsigned=unsigned_routes(offer.pages, downloads),
         endpoint=settings.public_url,
@@ -69,6 +73,7 @@ def served_operations(offer: Offer) -> dict[Operation, Handle]:
 
     return {
         **frontend_operations(offer.frontend),
+        **url_operations(offer.urls),
         **handler_operations(offer.handlers),
         PAGE: page,
         CODE: code,
@@ -81,6 +86,8 @@ def _orders(offer: Offer, settings: Settings) -> Orders:
         session_key=offer.credentials.session_key,
         operations={service: tuple(served) for service, served in offer.handlers.items()},
         public_url=settings.public_url,
+        url_domain=settings.url_domain,
+        region=settings.region,
         spool_directory=offer.spool_directory,
         tls_certificate=settings.tls_certificate,
         tls_key=settings.tls_key,

@@ -17,6 +17,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     operations: dict[str, tuple[str, ...]]
     """What is served, by service."""
     public_url: str
+    url_domain: str
+    region: str
     spool_directory: str
     tls_certificate: str
     tls_key: str

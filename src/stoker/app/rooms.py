@@ -20,6 +20,7 @@ from stoker.events.poller import EventPoller
 from stoker.events.retries import RetryPolicy
 from stoker.frontend.admission import Admission
 from stoker.frontend.invoke import InvokeFrontend
+from stoker.frontend.urls import FunctionUrlFrontend, UrlDirectory
 from stoker.manager.manager import LocalWorkerManager
 from stoker.manager.pool import PoolLimits
 from stoker.placement.policy import DensePacking
@@ -44,6 +45,7 @@ class Rooms(msgspec.Struct, frozen=True, kw_only=True):
 
     poller: EventPoller
     frontend: InvokeFrontend
+    urls: FunctionUrlFrontend
     manager: LocalWorkerManager
     worker: WorkerAgent
     control: ControlPlane
@@ -99,6 +101,9 @@ def wire_rooms(
     return Rooms(
         poller=poller,
         frontend=frontend,
+        urls=FunctionUrlFrontend(
+            UrlDirectory(cellar.records, cellar.invalidation), identity.authoriser, frontend
+        ),
         manager=manager,
         worker=worker,
         control=control,

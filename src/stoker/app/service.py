@@ -103,6 +103,7 @@ class Service:
         return Offer(
             credentials=cellar.credentials,
             frontend=rooms.frontend,
+            urls=rooms.urls,
             handlers=rooms.identity.guarded(
                 {
                     "lambda": rooms.control.operations(),

@@ -95,9 +95,15 @@ class InvokeFrontend:
         qualifier = request.function.qualifier
         if not self._authoriser.allows_nowait(context, INVOKE_FUNCTION, key, qualifier):
             await self._authoriser.authorise(context, INVOKE_FUNCTION, key, qualifier)
+        return await self.invoke_allowed(context, request, key)
+
+    async def invoke_allowed(
+        self, context: RequestContext, request: InvokeRequest, key: FunctionKey
+    ) -> InvokeResponse:
+        """As ``invoke``, for a caller of whom it is known already that they may."""
         if request.client_context is not None:
             decode_client_context(request.client_context)
-        function = await self._resolve(key, qualifier)
+        function = await self._resolve(key, request.function.qualifier)
         if request.invocation_type == "RequestResponse":
             total = await self._directory.total_reserved((key.account, key.region))
             return await self._begin(context, request, key, function, total)

@@ -6,6 +6,7 @@ from stoker.services.context import RequestContext
 from stoker.services.functions import FunctionKey
 
 INVOKE_FUNCTION = "lambda:InvokeFunction"
+INVOKE_FUNCTION_URL = "lambda:InvokeFunctionUrl"
 
 
 class Authoriser(Protocol):
@@ -37,5 +38,6 @@ class Authoriser(Protocol):
         source_ip: str,
     ) -> bool:
         """Whether a function URL may be called: ``lambda:InvokeFunctionUrl`` and, through the URL,
-        ``lambda:InvokeFunction``. ``context``: the caller whose signature was good; None: nobody known."""
+        ``lambda:InvokeFunction``, which strangers need not be allowed as long as it is not denied.
+        ``context``: the caller whose signature was good; None: nobody known."""
         ...

@@ -21,6 +21,12 @@ NO_AUTH: Final = "NONE"
 IAM_AUTH: Final = "AWS_IAM"
 BUFFERED: Final = "BUFFERED"
 
+FORBIDDEN: Final = (
+    "Forbidden. For troubleshooting Function URL authorization issues, see: "
+    "https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html"
+)
+"""AWS's message for whoever may not call a URL."""
+
 _ACCOUNT_BYTES: Final = 5
 _NONCE_BYTES: Final = 15
 _ID: Final = re.compile(r"[a-z2-7]{32}", re.ASCII)

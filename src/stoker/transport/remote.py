@@ -6,6 +6,7 @@ from typing import Any, Final
 from stoker.services import iam_types, lambda_types, logs_types, sts_types
 from stoker.services.context import OperationHandler, RequestContext
 from stoker.services.invocation import Frontend, InvokeRequest, InvokeResponse
+from stoker.services.url_calls import UrlCall, UrlFrontend, UrlRoute
 from stoker.transport.local import INVOKE_DEADLINE_S
 from stoker.transport.rpc import Handle, Operation, RpcPeer
 
@@ -18,6 +19,12 @@ INVOKE: Final = Operation(
     InvokeResponse,
     deadline_s=INVOKE_DEADLINE_S,
     cancellable=True,
+)
+
+URL_ROUTE: Final = Operation("urls.route", tuple[str, str], UrlRoute | None, deadline_s=30.0)
+URL_OPEN: Final = Operation("urls.open_to_all", tuple[str, str, str], bool, deadline_s=30.0)
+URL_INVOKE: Final = Operation(
+    "urls.invoke", tuple[UrlCall], InvokeResponse, deadline_s=INVOKE_DEADLINE_S, cancellable=True
 )
 
 _TYPES: Final = {
@@ -39,6 +46,27 @@ class RemoteFrontend:
 
     async def invoke(self, context: RequestContext, request: InvokeRequest) -> InvokeResponse:
         return await self._peer.call(INVOKE, context, request)
+
+
+class RemoteUrlFrontend:
+    """A UrlFrontend in another process."""
+
+    def __init__(self, peer: RpcPeer) -> None:
+        self._peer = peer
+
+    async def route(self, url_id: str, region: str) -> UrlRoute | None:
+        return await self._peer.call(URL_ROUTE, url_id, region)
+
+    async def open_to_all(self, url_id: str, region: str, source_ip: str) -> bool:
+        return await self._peer.call(URL_OPEN, url_id, region, source_ip)
+
+    async def invoke(self, call: UrlCall) -> InvokeResponse:
+        return await self._peer.call(URL_INVOKE, call)
+
+
+def url_operations(urls: UrlFrontend) -> dict[Operation, Handle]:
+    """What serves RemoteUrlFrontend."""
+    return {URL_ROUTE: urls.route, URL_OPEN: urls.open_to_all, URL_INVOKE: urls.invoke}
 
 
 def frontend_operations(frontend: Frontend) -> dict[Operation, Handle]:

@@ -164,10 +164,11 @@ async def test_a_function_url_open_to_everybody(world: World) -> None:
     assert not await allowed(None, "NONE")
     await world.share(
         Principal="*",
-        Action=["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"],
+        Action="lambda:InvokeFunctionUrl",
         Condition={"StringEquals": {"lambda:FunctionUrlAuthType": "NONE"}},
     )
     assert await allowed(None, "NONE")
+    assert await allowed(USER_A, "NONE")
     assert not await allowed(None, "AWS_IAM")
     assert not await allowed(USER_A, "AWS_IAM")
     await world.allow(USER_A, ALLOW | {"Action": ["lambda:InvokeFunctionUrl", INVOKE]})

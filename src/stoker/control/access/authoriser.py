@@ -33,6 +33,7 @@ from stoker.core.policy.evaluation import (
     Reason,
     decide,
 )
+from stoker.services.authorisation import INVOKE_FUNCTION, INVOKE_FUNCTION_URL
 from stoker.services.context import RequestContext
 from stoker.services.functions import FunctionKey, FunctionMetadata, Invalidation
 from stoker.services.identity import Identities
@@ -135,14 +136,18 @@ class PolicyAuthoriser:
             "lambda:functionurlauthtype": auth_type,
             "lambda:invokedviafunctionurl": "true",
         }
-        for action in ("lambda:InvokeFunctionUrl", "lambda:InvokeFunction"):
+        for action in (INVOKE_FUNCTION_URL, INVOKE_FUNCTION):
             question = function_question(action, function, qualifier, keys)
             if context is None or auth_type == "NONE":
                 decision = await self._decide_anonymously(question, source_ip)
-            elif context.account == function.account and is_root(context):
+                # Recorded: a statement about InvokeFunctionUrl alone opens a URL to everybody.
+                silent = action == INVOKE_FUNCTION and decision.reason is Reason.RESOURCE_SILENT
+                if not decision.allowed and not silent:
+                    return False
+                continue
+            if context.account == function.account and is_root(context):
                 return True
-            else:
-                decision = await self._decide(context, question)
+            decision = await self._decide(context, question)
             if not decision.allowed:
                 return False
         return True
