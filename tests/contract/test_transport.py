@@ -193,9 +193,8 @@ def test_the_errors_of_a_worker_keep_their_kind(encode: bool) -> None:
         pretended = PretendWorker(memory_total_mb=128)
         worker = reach(encode)(pretended)
         gone = SandboxReference("worker", "life", "gone", 3)
-        for call in (worker.invoke(gone, INVOCATION), worker.outcome(gone)):
-            with pytest.raises(StaleReference, match="gone"):
-                await call
+        with pytest.raises(StaleReference, match="gone"):
+            await worker.invoke(gone, INVOCATION)
         await worker.create(FULL)
         with pytest.raises(WorkerUnavailable, match="full"):
             await worker.create(FULL)
@@ -264,7 +263,7 @@ def test_deadlines_end_calls_that_nobody_answers(encode: bool) -> None:
     run_virtually(story())
 
 
-def test_cancelling_leaves_the_invocation_running_and_its_end_can_be_asked_for(encode: bool) -> None:
+def test_cancelling_leaves_the_invocation_running(encode: bool) -> None:
     async def story() -> None:
         pretended = PretendWorker()
         worker = reach(encode)(pretended)
@@ -276,9 +275,8 @@ def test_cancelling_leaves_the_invocation_running_and_its_end_can_be_asked_for(e
         with pytest.raises(asyncio.CancelledError):
             await call
         assert pretended.busy == 1
-        assert (await worker.outcome(reference)).payload == b"late"
-        with pytest.raises(StaleReference):
-            await worker.outcome(reference)
+        await asyncio.sleep(20)
+        assert pretended.busy == 0
 
     run_virtually(story())
 

@@ -7,7 +7,7 @@ operations is given to it; it knows no room.
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -35,6 +35,7 @@ from stoker.api.url_addresses import UrlAddress
 from stoker.api.urls import UrlCalls, UrlDoor, Visit
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
+from stoker.core.promise import Promise, promise_of
 from stoker.http.errors import PeerVanished
 from stoker.http.messages import Handler, Reply, Request
 from stoker.services.context import OperationHandler, RequestContext
@@ -94,7 +95,7 @@ class Api:
         self._ids = RequestIds()
         self._urls = None if urls is None else self._url_door(urls, clock)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._invocations: dict[asyncio.Future[InvokeResponse], Call] = {}
+        self._invocations: set[Promise[InvokeResponse]] = set()
 
     def __call__(self, request: Request, reply: Reply) -> None:
         """Serve one request; never raises."""
@@ -121,11 +122,10 @@ class Api:
 
     async def close(self) -> None:
         """Cancel what is still running and wait until it has ended."""
-        running: tuple[asyncio.Future[Any], ...] = (*self._tasks, *self._invocations)
-        for each in running:
+        invocations = tuple(self._invocations)
+        for each in (*self._tasks, *invocations):
             each.cancel()
-        if running:
-            await asyncio.wait(running)
+        await asyncio.gather(*self._tasks, *invocations, return_exceptions=True)
 
     # --- the way in ---------------------------------------------------------------------------------------
 
@@ -221,24 +221,22 @@ class Api:
             if segment is None:
                 return False
             request = self._invokes.read_async(segment, caller.fields, bytes(body))
-        answer = asyncio.ensure_future(self._frontend.invoke(context, request))
-        self._invocations[answer] = call
-        answer.add_done_callback(self._invoked)
+        answer = promise_of(self._frontend.invoke(context, request))
+        self._invocations.add(answer)
         # Only invocations: an operation that changes something is not stopped half-way.
         call.reply.on_disconnect(answer.cancel)
+        answer.when_done(partial(self._invoked, call))
         return True
 
-    def _invoked(self, answer: "asyncio.Future[InvokeResponse]") -> None:
-        call = self._invocations.pop(answer)
-        if answer.cancelled():
-            return
-        error = answer.exception()
-        if isinstance(error, ServiceError):
-            self._refuse(call, error)
-        elif error is not None:
-            self._fail(call, error)
-        else:
+    def _invoked(self, call: Call, answer: Promise[InvokeResponse]) -> None:
+        self._invocations.discard(answer)
+        error = answer.error
+        if error is None:
             call.reply.send(*invoke_answer(answer.result(), call.request_id))
+        elif isinstance(error, ServiceError):
+            self._refuse(call, error)
+        elif not answer.cancelled:
+            self._fail(call, error)
 
     def _serve_rest(self, call: Call, context: RequestContext, body: bytes | memoryview) -> None:
         match = self._router.match(call.request.method, call.path, call.query)

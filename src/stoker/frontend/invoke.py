@@ -9,6 +9,7 @@ import msgspec
 from stoker.core.arn import check_region
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError, conflict, not_found, too_many_requests
+from stoker.core.promise import Promise
 from stoker.frontend.admission import Admission, AdmissionStatistics, Admitted
 from stoker.frontend.client_context import decode_client_context
 from stoker.frontend.metadata import FunctionDirectory, InvocableFunction
@@ -119,7 +120,7 @@ class InvokeFrontend:
         key: FunctionKey,
         function: InvocableFunction,
         total_reserved: int,
-    ) -> "asyncio.Future[InvokeResponse]":
+    ) -> Promise[InvokeResponse]:
         encoded = request.client_context
         invocation = Invocation(
             context.request_id,

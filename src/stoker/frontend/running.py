@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from stoker.core.errors import ServiceError
+from stoker.core.promise import Promise, promise_of
 from stoker.frontend.admission import Admission, Admitted
 from stoker.services.functions import FunctionVersion
 from stoker.services.invocation import Invocation, InvocationResult
@@ -28,34 +30,27 @@ class Run(msgspec.Struct, eq=False):
     function: FunctionVersion
     invocation: Invocation
     admitted: Admitted
-    caller: asyncio.Future[Any]
+    caller: Promise[Any]
     shape: Callable[[InvocationResult], Any]
     reservation: Reservation | None = None
-
-    def succeed(self, result: InvocationResult) -> None:
-        """Tell the caller, if it is still there."""
-        if not self.caller.done():
-            self.caller.set_result(self.shape(result))
-
-    def fail(self, error: BaseException) -> None:
-        """The same for what was not run, or nobody knows how."""
-        if not self.caller.done():
-            self.caller.set_exception(error)
+    awaited: Promise[Any] | None = None
+    """What it waits for: a sandbox, or the worker's answer."""
+    placed: int = 0
+    """How often a sandbox was asked for because none was idle, or the one there was had gone."""
 
 
 class Runner:
     """Callers may leave; what was started runs to its end and is accounted for until then.
 
-    A warm invocation is a few plain calls before and after the worker's answer. A cold one is a task.
+    No step is a task: each begins in the turn of the event loop in which what it waited for was told.
     """
 
     def __init__(self, manager: WorkerManager, workers: Mapping[str, Worker], admission: Admission) -> None:
         self._manager = manager
         self._workers = workers
         self._admission = admission
-        self._loop = asyncio.get_running_loop()
-        self._warm: dict[asyncio.Future[InvocationResult], Run] = {}
-        self._cold: set[asyncio.Task[None]] = set()
+        self._runs: set[Run] = set()
+        self._emptied: asyncio.Future[None] | None = None
 
     def run(
         self,
@@ -63,88 +58,87 @@ class Runner:
         invocation: Invocation,
         admitted: Admitted,
         shape: Callable[[InvocationResult], T],
-    ) -> "asyncio.Future[T]":
-        """Run an invocation to its end; cancelling the future leaves it running.
+    ) -> Promise[T]:
+        """Run an invocation to its end; cancelling the answer leaves it running.
 
-        The future has what ``shape`` makes of the result, or a ServiceError: it could not be run, or its
+        The answer is what ``shape`` makes of the result, or a ServiceError: it could not be run, or its
         worker fell silent. The admission ends with the invocation, never before.
         """
-        run = Run(function, invocation, admitted, self._loop.create_future(), shape)
+        caller: Promise[T] = Promise()
+        run = Run(function, invocation, admitted, caller, shape)
         run.reservation = self._manager.reserve(function)
-        if run.reservation is None:
-            self._begin_cold(run)
-            return run.caller
-        sandbox = run.reservation.sandbox
-        answer = asyncio.ensure_future(self._workers[sandbox.worker_id].invoke(sandbox, invocation))
-        self._warm[answer] = run
-        answer.add_done_callback(self._answered)
-        return run.caller
+        self._runs.add(run)
+        if run.reservation is not None:
+            self._invoke(run, run.reservation)
+        else:
+            self._place(run)
+        return caller
 
-    def _answered(self, answer: "asyncio.Future[InvocationResult]") -> None:
-        """The end of a warm invocation."""
-        run = self._warm.pop(answer)
-        assert run.reservation is not None
-        error = _WORKER_LOST if answer.cancelled() else answer.exception()
+    def _place(self, run: Run) -> None:
+        run.placed += 1
+        placed = promise_of(self._manager.place(run.function))
+        run.awaited = placed
+        placed.when_done(partial(self._placed, run))
+
+    def _placed(self, run: Run, placed: Promise[Reservation]) -> None:
+        if placed.error is not None:
+            self._fail(run, placed.error)
+            return
+        run.reservation = placed.result()
+        self._invoke(run, run.reservation)
+
+    def _invoke(self, run: Run, reservation: Reservation) -> None:
+        sandbox = reservation.sandbox
+        answer = promise_of(self._workers[sandbox.worker_id].invoke(sandbox, run.invocation))
+        run.awaited = answer
+        answer.when_done(partial(self._answered, run, reservation))
+
+    def _answered(self, run: Run, reservation: Reservation, answer: Promise[InvocationResult]) -> None:
+        error = answer.error
         if error is None:
             result = answer.result()
-            self._manager.release(run.reservation, healthy=result.healthy)
-            self._admission.leave(run.admitted)
-            run.succeed(result)
+            self._manager.release(reservation, healthy=result.healthy)
+            self._end(run)
+            if not run.caller.done:
+                run.caller.succeed(run.shape(result))
             return
-        self._manager.release(run.reservation, healthy=False)
-        if isinstance(error, StaleReference):
+        self._manager.release(reservation, healthy=False)
+        if not isinstance(error, StaleReference):
+            self._fail(run, error)
+        elif run.placed < STALE_MAX:
             # Others of the same worker are likely gone too: rather a new sandbox than trying them all.
-            self._begin_cold(run)
-            return
+            self._place(run)
+        else:
+            self._fail(run, _too_stale())
+
+    def _fail(self, run: Run, error: BaseException) -> None:
+        self._end(run)
+        run.caller.fail(_service_error(error))
+
+    def _end(self, run: Run) -> None:
         self._admission.leave(run.admitted)
-        run.fail(_service_error(error))
+        self._runs.discard(run)
+        if self._emptied is not None and not self._runs and not self._emptied.done():
+            self._emptied.set_result(None)
 
     def in_background(self) -> int:
         """Invocations that are cold, or whose caller has left."""
-        return len(self._cold) + sum(run.caller.cancelled() for run in self._warm.values())
+        return sum(run.placed > 0 or run.caller.cancelled for run in self._runs)
 
     async def close(self, grace_s: float) -> None:
         """Wait for what runs, ``grace_s`` at most; what is left is the workers' to end."""
-        running: set[asyncio.Future[Any]] = {*self._cold, *self._warm}
-        if not running:
+        if not self._runs:
             return
-        _, late = await asyncio.wait(running, timeout=grace_s)
-        for each in late:
-            each.cancel()
-        if late:
-            await asyncio.wait(late)
+        self._emptied = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._emptied,), timeout=grace_s)
+        for run in tuple(self._runs):
+            if run.awaited is not None:
+                run.awaited.cancel()
+        await self._emptied
 
-    def _begin_cold(self, run: Run) -> None:
-        task = self._loop.create_task(self._run_cold(run))
-        self._cold.add(task)
-        task.add_done_callback(self._cold.discard)
 
-    async def _run_cold(self, run: Run) -> None:
-        try:
-            result = await self._place_and_invoke(run.function, run.invocation)
-        except BaseException as error:
-            self._admission.leave(run.admitted)
-            run.fail(_service_error(error))
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._admission.leave(run.admitted)
-            run.succeed(result)
-
-    async def _place_and_invoke(self, function: FunctionVersion, invocation: Invocation) -> InvocationResult:
-        for _ in range(STALE_MAX):
-            reservation = await self._manager.place(function)
-            healthy = False
-            try:
-                worker = self._workers[reservation.sandbox.worker_id]
-                result = await worker.invoke(reservation.sandbox, invocation)
-                healthy = result.healthy
-                return result
-            except StaleReference:
-                continue
-            finally:
-                self._manager.release(reservation, healthy=healthy)
-        raise ServiceError("ServiceException", "New execution environments end before they can be used.")
+def _too_stale() -> ServiceError:
+    return ServiceError("ServiceException", "New execution environments end before they can be used.")
 
 
 _WORKER_LOST = WorkerUnavailable("the service is shutting down")

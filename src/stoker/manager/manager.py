@@ -9,6 +9,7 @@ import structlog
 
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError, StokerError, too_many_requests
+from stoker.core.promise import Promise
 from stoker.manager.pool import Pool, PoolLimits, PoolStatistics, Ticket
 from stoker.manager.preparing import Preparing
 from stoker.manager.waiting import Waiter, Waiting
@@ -77,31 +78,28 @@ class LocalWorkerManager:
             self._preparing.after_use(function)
         return reservation
 
-    async def place(self, function: FunctionVersion) -> Reservation:
+    def place(self, function: FunctionVersion) -> Promise[Reservation]:
         """A sandbox that is made for the caller, or one given back meanwhile, whichever is there first.
 
-        Raises:
-            ServiceError: 429 over the scaling rate, 500 when no worker has room.
-            RuntimeUnavailable: no worker can run the function's runtime.
+        The answer may be a ServiceError, 429 over the scaling rate or 500 when no worker has room, or
+        RuntimeUnavailable: no worker can run the function's runtime.
         """
+        waiter: Waiter = Promise(unclaimed=self._unclaimed)
         if self._closed:
-            raise _closing()
-        now_s = self._clock.monotonic_s()
-        waiter: Waiter = self._loop.create_future()
-        self._waiting.add(function.deployment_id, waiter, now_s)
-        if self._waiting.lacks_makers(function.deployment_id) and not self._begin_making(function, now_s):
-            waiter.cancel()
-            self._waiting.discard(function.deployment_id, waiter)
-            raise _over_rate()
+            waiter.fail(_closing())
+            return waiter
+        deployment_id, now_s = function.deployment_id, self._clock.monotonic_s()
+        self._waiting.add(deployment_id, waiter, now_s)
+        if self._waiting.lacks_makers(deployment_id) and not self._begin_making(function, now_s):
+            self._waiting.discard(deployment_id, waiter)
+            waiter.fail(_over_rate())
+            return waiter
         self._arm()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.release(waiter.result(), healthy=True)
-            raise
-        finally:
-            self._waiting.discard(function.deployment_id, waiter)
+        waiter.when_done(lambda _: self._waiting.discard(deployment_id, waiter) if waiter.cancelled else None)
+        return waiter
+
+    def _unclaimed(self, reservation: Reservation) -> None:
+        self.release(reservation, healthy=True)
 
     def release(self, reservation: Reservation, *, healthy: bool) -> None:
         reference, now_s = reservation.sandbox, self._clock.monotonic_s()
@@ -157,7 +155,7 @@ class LocalWorkerManager:
                 error = _over_rate()
             waiter = self._waiting.pop_surplus(deployment_id)
             if waiter is not None:
-                waiter.set_exception(error)
+                waiter.fail(error)
 
     async def _make(self, ticket: Ticket, function: FunctionVersion) -> None:
         deployment_id = function.deployment_id
@@ -175,7 +173,7 @@ class LocalWorkerManager:
         reservation = self._pool.adopt(ticket, function, reference, self._clock.monotonic_s())
         waiter = self._waiting.pop(deployment_id)
         if waiter is not None:
-            waiter.set_result(reservation)
+            waiter.succeed(reservation)
             self._preparing.after_use(function)
         else:
             self.release(reservation, healthy=True)
@@ -261,7 +259,7 @@ class LocalWorkerManager:
             if released.idle is not None:
                 self._workers[reference.worker_id].idle(released.idle)
             return True
-        waiter.set_result(reservation)
+        waiter.succeed(reservation)
         return True
 
     def _fail(self, deployment_id: str, error: BaseException) -> None:
@@ -269,7 +267,7 @@ class LocalWorkerManager:
             return
         waiter = self._waiting.pop_surplus(deployment_id)
         if waiter is not None:
-            waiter.set_exception(_closing() if isinstance(error, asyncio.CancelledError) else error)
+            waiter.fail(_closing() if isinstance(error, asyncio.CancelledError) else error)
         elif not isinstance(error, asyncio.CancelledError):
             _log.warning("a sandbox that nobody waits for could not be made", reason=str(error))
 

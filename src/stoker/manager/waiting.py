@@ -1,11 +1,11 @@
-"""Callers that wait for a sandbox while theirs is being made. Pure bookkeeping over futures."""
+"""Callers that wait for a sandbox while theirs is being made. Pure bookkeeping over answers."""
 
-import asyncio
 from collections import deque
 
+from stoker.core.promise import Promise
 from stoker.services.manager import Reservation
 
-Waiter = asyncio.Future[Reservation]
+Waiter = Promise[Reservation]
 
 
 class Waiting:
@@ -63,15 +63,12 @@ class Waiting:
             del self._making[deployment_id]
 
     def discard(self, deployment_id: str, waiter: Waiter) -> None:
-        """A caller gave up or was served; who was served is mostly gone from the queue already."""
-        waiters = self._waiters.get(deployment_id)
-        if waiters is None or not waiter.cancelled():
-            return
-        left = deque(entry for entry in waiters if entry[0] is not waiter)
+        """A caller gave up."""
+        left = deque(entry for entry in self._waiters.get(deployment_id, ()) if entry[0] is not waiter)
         if left:
             self._waiters[deployment_id] = left
         else:
-            del self._waiters[deployment_id]
+            self._waiters.pop(deployment_id, None)
 
     def is_wanted(self, deployment_id: str) -> bool:
         """Whether anyone still waits for a sandbox of this deployment."""
@@ -92,7 +89,7 @@ class Waiting:
         waiter: Waiter | None = None
         while waiters and waiter is None:
             candidate, _ = waiters.popleft()
-            waiter = None if candidate.done() else candidate
+            waiter = None if candidate.done else candidate
         if waiters is not None and not waiters:
             del self._waiters[deployment_id]
         return waiter

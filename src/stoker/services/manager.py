@@ -1,5 +1,6 @@
 """The worker manager: the one authority over which sandboxes are warm or busy."""
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 import msgspec
@@ -42,8 +43,10 @@ class WorkerManager(Protocol):
         """The most recently used idle sandbox of this deployment, or None when all are busy."""
         ...
 
-    async def place(self, function: FunctionVersion) -> Reservation:
-        """A new sandbox, reserved.
+    def place(self, function: FunctionVersion) -> Awaitable[Reservation]:
+        """A new sandbox, reserved, or one that was given back meanwhile.
+
+        A ``Promise`` is told without a turn of the event loop.
 
         Raises:
             ServiceError: 429 over the scaling rate, 5xx when no worker has room or can run the runtime.

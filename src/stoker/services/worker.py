@@ -80,19 +80,11 @@ class Worker(Protocol):
         """Run one invocation to its end: response, function error, time-out, crash or out-of-memory.
 
         It may begin at once; whatever goes wrong is told to whoever awaits. Cancelling the wait frees the
-        caller, not the function, which runs on: ``outcome`` tells its end.
+        caller, not the function. A ``Promise`` is told without a turn of the event loop.
 
         Raises:
             StaleReference: nothing was run.
             WorkerUnavailable: it could not be run, or nobody knows how it ended.
-        """
-        ...
-
-    async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
-        """The end of the invocation under way, for whoever takes over from a cancelled ``invoke``.
-
-        Raises:
-            StaleReference: the sandbox is not busy, or not with an invocation of this epoch.
         """
         ...
 

@@ -83,10 +83,6 @@ class FaultyWorker:
             raise fault.error_after
         return result
 
-    async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
-        await self._before("outcome")
-        return await self._worker.outcome(sandbox)
-
     def idle(self, sandbox: SandboxReference) -> None:
         self._send("idle", sandbox, self._worker.idle)
 

@@ -70,14 +70,6 @@ class LocalWorker:
             raise self._messages.carry_error(error) from error
         return carry(result, InvocationResult)
 
-    async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
-        call = self._worker.outcome(self._messages.carry(sandbox, SandboxReference))
-        try:
-            result = await _within(call, self._invoke_deadline_s, "answer an invocation")
-        except Exception as error:
-            raise self._messages.carry_error(error) from error
-        return self._messages.carry(result, InvocationResult)
-
     def idle(self, sandbox: SandboxReference) -> None:
         self._worker.idle(self._messages.carry(sandbox, SandboxReference))
 

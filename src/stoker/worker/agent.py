@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from stoker.core.clock import Clock
 from stoker.core.errors import SandboxError
+from stoker.core.promise import Promise
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimeCatalog, RuntimePlan
 from stoker.sandbox.driver import SandboxDriver
 from stoker.services.code import CodeMissing, CodeStore
@@ -274,21 +275,15 @@ class WorkerAgent:
 
     # --- using
 
-    def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> "asyncio.Future[InvocationResult]":
+    def invoke(self, sandbox: SandboxReference, invocation: Invocation) -> Promise[InvocationResult]:
         life = self._current_life(sandbox)
         if life is None:
             stale = StaleReference(f"sandbox {sandbox.sandbox_id} of epoch {sandbox.epoch} is not here")
-            answer: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
-            answer.set_exception(stale)
+            answer: Promise[InvocationResult] = Promise()
+            answer.fail(stale)
             return answer
         life.epoch = sandbox.epoch
         return life.invoke(invocation)
-
-    async def outcome(self, sandbox: SandboxReference) -> InvocationResult:
-        life = self._current_life(sandbox)
-        if life is None or life.epoch != sandbox.epoch:
-            raise StaleReference(f"sandbox {sandbox.sandbox_id} of epoch {sandbox.epoch} is not here")
-        return await life.outcome()
 
     def idle(self, sandbox: SandboxReference) -> None:
         """Nothing is left to do: a sandbox is frozen soon after its invocation anyway."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
+from stoker.core.promise import Promise
 from stoker.runtimeapi import RuntimeInvocation
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimePlan
 from stoker.sandbox.driver import Exit
@@ -173,16 +174,16 @@ class Life:
 
     # --- invocations
 
-    def invoke(self, invocation: Invocation) -> "asyncio.Future[InvocationResult]":
-        """Run one invocation; the future tells how it went and may be cancelled without any effect inside.
+    def invoke(self, invocation: Invocation) -> Promise[InvocationResult]:
+        """Run one invocation; the answer tells how it went and may be cancelled without any effect inside.
 
         It fails with StaleReference when the sandbox cannot take one; nothing was run then.
         """
         state = self._states.state
-        current = Current(invocation, self._loop.create_future())
+        current = Current(invocation)
         if self._current is not None or state not in (SandboxState.IDLE, SandboxState.INITIALISING):
             current.fail(StaleReference(f"sandbox {self.reference.sandbox_id} is {state.value}"))
-            return current.future
+            return current.answer
         self._current = current
         if state is SandboxState.IDLE:
             self._states.move(SandboxState.BUSY)
@@ -190,20 +191,7 @@ class Life:
             self._hand_over(current)
         elif self._failed:
             self._repeat(current)
-        return current.future
-
-    def outcome(self) -> "asyncio.Future[InvocationResult]":
-        """The end of the invocation under way, for whoever takes over from a caller that went away.
-
-        Raises:
-            StaleReference: none is under way.
-        """
-        current = self._current
-        if current is None:
-            raise StaleReference(f"sandbox {self.reference.sandbox_id} is not busy")
-        if current.future.done():
-            current.future = self._loop.create_future()
-        return current.future
+        return current.answer
 
     def _start_clock(self, current: Current) -> None:
         current.started_s = self._parts.clock.monotonic_s()

@@ -168,14 +168,6 @@ class PretendWorker:
             else self._begin(reference, invocation)
         )
 
-    async def outcome(self, reference: SandboxReference) -> InvocationResult:
-        sandbox = self.live.get(reference.sandbox_id)
-        if sandbox is None or sandbox.current is None or sandbox.epoch != reference.epoch:
-            raise StaleReference(reference.sandbox_id)
-        if sandbox.current.done():
-            sandbox.current = asyncio.get_running_loop().create_future()
-        return await sandbox.current
-
     def idle(self, reference: SandboxReference) -> None:
         assert self.live[reference.sandbox_id].current is None, "idle while it is busy"
 

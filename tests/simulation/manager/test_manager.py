@@ -59,7 +59,7 @@ def test_who_waits_for_a_cold_start_takes_what_is_given_back_first() -> None:
         manager = manager_over(worker)
         first = await manager.place(F)
         worker.create_s = 5.0
-        waiting = asyncio.create_task(manager.place(F))
+        waiting = asyncio.ensure_future(manager.place(F))
         await asyncio.sleep(1)
         manager.release(first, healthy=True)
         second = await waiting
@@ -107,7 +107,7 @@ def test_an_unhealthy_one_is_not_passed_on() -> None:
         worker = PretendWorker(create_s=0.1)
         manager = manager_over(worker)
         first = await manager.place(F)
-        waiting = asyncio.create_task(manager.place(F))
+        waiting = asyncio.ensure_future(manager.place(F))
         await asyncio.sleep(0)
         manager.release(first, healthy=False)
         assert (await waiting).sandbox.sandbox_id != first.sandbox.sandbox_id
@@ -119,7 +119,7 @@ def test_an_unhealthy_one_is_not_passed_on() -> None:
 def test_a_caller_who_gives_up_leaves_a_warm_sandbox_behind() -> None:
     async def story() -> None:
         manager = manager_over(PretendWorker(create_s=1.0))
-        waiting = asyncio.create_task(manager.place(F))
+        waiting = asyncio.ensure_future(manager.place(F))
         await asyncio.sleep(0.5)
         waiting.cancel()
         await asyncio.sleep(1)
@@ -136,7 +136,7 @@ def test_a_caller_who_gives_up_in_the_turn_of_its_success_returns_the_sandbox() 
         manager = manager_over(worker)
         held = await manager.place(F)
         worker.create_s = 5.0
-        waiting = asyncio.create_task(manager.place(F))
+        waiting = asyncio.ensure_future(manager.place(F))
         await asyncio.sleep(1)
         manager.release(held, healthy=True)
         waiting.cancel()
@@ -216,7 +216,7 @@ def test_without_room_a_caller_still_takes_what_is_given_back() -> None:
     async def story() -> None:
         manager = manager_over(PretendWorker(memory_total_mb=128))
         held = await manager.place(F)
-        waiting = asyncio.create_task(manager.place(F))
+        waiting = asyncio.ensure_future(manager.place(F))
         await asyncio.sleep(1)
         manager.release(held, healthy=True)
         assert not (await waiting).cold
@@ -384,7 +384,7 @@ def test_without_room_callers_queue_behind_one_maker_and_all_get_theirs_once_the
         worker = PretendWorker(sandboxes_max=1, create_s=0.01)
         manager = manager_over(worker)
         held = await manager.place(F)
-        callers = [asyncio.create_task(manager.place(F)) for _ in range(10)]
+        callers = [asyncio.ensure_future(manager.place(F)) for _ in range(10)]
         await asyncio.sleep(0.5)
         assert manager.waiting() == 10
         assert manager.statistics().placing == 1
@@ -404,7 +404,7 @@ def test_those_who_queue_are_told_when_the_service_closes() -> None:
     async def story() -> None:
         manager = manager_over(PretendWorker(sandboxes_max=1))
         await manager.place(F)
-        callers = [asyncio.create_task(manager.place(F)) for _ in range(5)]
+        callers = [asyncio.ensure_future(manager.place(F)) for _ in range(5)]
         await asyncio.sleep(0.5)
         await manager.close(1.0)
         answers = await asyncio.gather(*callers, return_exceptions=True)

@@ -604,25 +604,23 @@ def test_a_connection_for_each_request_is_no_death() -> None:
     play(test, curl)
 
 
-def test_whoever_takes_over_from_a_caller_that_left_learns_the_end() -> None:
+def test_a_caller_that_left_leaves_the_sandbox_busy_and_then_whole() -> None:
     async def slow(runtime: Runtime) -> None:
-        body = await runtime.next()
-        await asyncio.sleep(2)
-        await runtime.respond(body)
-        await runtime.next()
+        while True:
+            body = await runtime.next()
+            await asyncio.sleep(2)
+            await runtime.respond(body)
 
     async def test(world: World) -> None:
         sandbox = await world.create()
-        with pytest.raises(StaleReference):
-            await world.agent.outcome(sandbox)
         call = asyncio.create_task(world.invoke(sandbox))
         await asyncio.sleep(1)
         call.cancel()
         await asyncio.sleep(0)
-        result = await world.agent.outcome(sandbox)
-        assert (result.payload, result.healthy) == (b"1", True)
-        with pytest.raises(StaleReference):
-            await world.agent.outcome(sandbox)
+        with pytest.raises(StaleReference, match="busy"):
+            await world.invoke(sandbox)
+        await asyncio.sleep(2)
+        assert (await world.invoke(sandbox)).healthy
 
     play(test, slow)
 
