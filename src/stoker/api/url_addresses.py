@@ -34,7 +34,7 @@ class UrlAddresses:
         self._domain = domain
         self._region = region
         self._host = re.compile(
-            rb"([^.]*)\.lambda-url\.([a-z0-9-]{1,32})\." + re.escape(domain.encode()) + rb"\.?(:[0-9]{0,5})?"
+            rb"(.*)\.lambda-url\.([a-z0-9-]{1,32})\." + re.escape(domain.encode()) + rb"\.?(:[0-9]{0,5})?"
         )
 
     def find(self, request: Request, path: bytes) -> UrlAddress | None:

@@ -11,6 +11,7 @@ from botocore.config import Config
 
 from stoker.api.dispatch import Api
 from stoker.api.errors import http_error_body
+from stoker.api.urls import UrlCalls
 from stoker.core.clock import SystemClock
 from stoker.http.messages import Handler
 from stoker.http.server import HttpServer, ServerLimits
@@ -76,6 +77,7 @@ class RunningApi:
 def running_api(
     handlers: Mapping[str, Mapping[str, OperationHandler]] | None = None,
     unsigned: Mapping[bytes, Handler] | None = None,
+    urls: UrlCalls | None = None,
 ) -> Iterator[RunningApi]:
     """Serve on a free port of the loopback until the block ends."""
     frontend = EchoFrontend()
@@ -86,6 +88,7 @@ def running_api(
         frontend=frontend,
         handlers=handlers or {},
         unsigned=unsigned or {},
+        urls=urls,
     )
     server = HttpServer(api, ServerLimits(), error_body=http_error_body)
     thread = threading.Thread(target=loop.run_forever, daemon=True)

@@ -25,6 +25,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.conformance.url_client import call, opened, signed_call
 from tests.running import ACCESS_KEY_ID, REGION, ROLE, SECRET_ACCESS_KEY, RunningStoker, python_zip
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the service starts as root here")
@@ -371,3 +372,19 @@ def test_an_address_that_another_service_shares_is_taken(stoker: RunningStoker) 
     other = SharedAddress("127.0.0.1", stoker.port)
     with pytest.raises(OSError, match="in use"):
         other.reserve()
+
+
+def test_function_urls(stoker: RunningStoker) -> None:
+    stoker.create_python("url", "def lambda_handler(event, context):\n    return event\n")
+    url = opened(stoker, "url")
+    stranger = call(stoker, url, "/a?b=c", "POST", {"Content-Type": "text/plain"}, b"x" * 1_500_000)
+    assert (stranger.status, len(stranger.json()["body"])) == (200, 1_500_000)
+    url_id = url.removeprefix("http://").partition(".")[0]
+    assert call(stoker, stoker.endpoint, f"/_stoker/url/{url_id}/a").json()["rawPath"] == "/a"
+    stoker.client("lambda").update_function_url_config(FunctionName="url", AuthType="AWS_IAM")
+    # Whoever accepts the connection, the service decides.
+    assert {call(stoker, url).status for _ in range(8)} == {403}
+    shown = signed_call(stoker, url).json()["requestContext"]["authorizer"]["iam"]
+    assert shown["userArn"].endswith(":root")
+    stoker.client("lambda").delete_function_url_config(FunctionName="url")
+    assert {call(stoker, url).body for _ in range(8)} == {b'{"Message":null}'}
