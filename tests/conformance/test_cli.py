@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.url_client import call
 from tests.running import ACCOUNT, PYTHON_RUNTIME, RunningStoker, python_zip
 
 ECHO = """
@@ -98,6 +99,12 @@ def test_deploy_again_changes_only_what_differs(cli: Cli, echo: Path) -> None:
     assert (function["MemorySize"], function["CodeSha256"]) == (256, before["CodeSha256"])
     assert function["Environment"]["Variables"] == {"WORD": "a=b"}
     assert function["Role"] == f"arn:aws:iam::{ACCOUNT}:role/stoker"
+
+
+def test_deploy_with_a_url(cli: Cli, echo: Path, stoker: RunningStoker) -> None:
+    url = cli.json("deploy", str(echo), "--url")["FunctionUrl"]
+    assert cli("deploy", str(echo), "--url").stdout.splitlines()[-1] == url
+    assert call(stoker, url).status == 200
 
 
 def test_deploy_new_code(cli: Cli, echo: Path) -> None:

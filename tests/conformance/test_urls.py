@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.identities import user
-from tests.conformance.recorded import answer, arn, created
+from tests.conformance.recorded import answer, arn, created, refusal, violates
 from tests.conformance.url_client import Answer, call, opened, signed_call
 from tests.running import REGION, RunningStoker, python_zip
 
@@ -184,6 +184,29 @@ def test_the_request_id_is_the_invocations_as_recorded(stoker: RunningStoker, ur
     got = call(stoker, url, "/event")
     assert re.fullmatch(UUID, got.headers["x-amzn-requestid"])
     assert got.json()["requestContext"]["requestId"] == got.headers["x-amzn-requestid"]
+
+
+def test_refusals_through_boto3(stoker: RunningStoker) -> None:
+    service = stoker.client("lambda")
+    words = "The resource you requested does not exist."
+    missing = refusal("ResourceNotFoundException", words, 404, Type="User", Message=words)
+    assert answer(service.get_function_url_config, FunctionName="url-nobody") == missing
+    rule = r"Member must satisfy regular expression pattern: ((?!^\d+$)^[0-9a-zA-Z-_]+$)"
+    for qualifier in ("1", "$LATEST"):
+        arguments = {"FunctionName": "url-nobody", "AuthType": "NONE", "Qualifier": qualifier}
+        refused = answer(service.create_function_url_config, **arguments)
+        assert refused == violates(f"'{qualifier}'", "qualifier", rule)
+    streaming = {"FunctionName": "url-nobody", "AuthType": "NONE", "InvokeMode": "RESPONSE_STREAM"}
+    refused = answer(service.create_function_url_config, **streaming)
+    assert (refused["Error"]["Code"], refused["HTTP"]) == ("NotImplementedException", 501)
+    cors = {
+        "FunctionName": "url-nobody",
+        "AuthType": "NONE",
+        "Cors": {"AllowMethods": ["OPTIONS"], "MaxAge": 86_401},
+    }
+    refused = answer(service.create_function_url_config, **cors)
+    assert refused["Error"]["Code"] == "ValidationException"
+    assert "2 validation errors detected" in refused["Error"]["Message"]
 
 
 # --- the event and the answer

@@ -12,6 +12,7 @@ import typer
 
 from stoker.cli.build import BuildError, BuildPlan, build, detect
 from stoker.cli.connection import DataOption, account, admin, client, uses_environment
+from stoker.cli.function_urls import open_url
 from stoker.cli.output import show_json, size
 from stoker.cli.source import check_archive
 from stoker.cli.upload import upload_progress
@@ -42,6 +43,7 @@ def deploy(
         ),
     ] = None,
     role: Annotated[str | None, typer.Option(help="Execution role's ARN.")] = None,
+    url: Annotated[bool, typer.Option("--url", help="Give it a URL that anybody may call.")] = False,
     data: DataOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The function's configuration as JSON.")] = False,
 ) -> None:
@@ -61,11 +63,15 @@ def deploy(
     with upload_progress(service, label, quiet=as_json):
         done = _create_or_update(service, name, archive, settings, current)
     configuration = _settled(service, name)
+    if url:
+        configuration["FunctionUrl"] = open_url(service, name)
     if as_json:
         show_json(configuration)
     else:
         memory_mb, code_size = configuration["MemorySize"], size(configuration["CodeSize"])
         typer.echo(f"{done} {name} ({configuration['Runtime']}, {memory_mb} MB, {code_size})")
+        if url:
+            typer.echo(configuration["FunctionUrl"])
 
 
 def function_name(given: str | None, path: Path) -> str:

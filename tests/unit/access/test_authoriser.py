@@ -169,6 +169,13 @@ async def test_a_function_url_open_to_everybody(world: World) -> None:
     )
     assert await allowed(None, "NONE")
     assert await allowed(USER_A, "NONE")
+    await world.share(Principal="*", Action="lambda:InvokeFunctionUrl", Effect="Deny")
+    assert not await allowed(None, "NONE"), "a policy that was read is forgotten when it changes"
+    await world.share(
+        Principal="*",
+        Action="lambda:InvokeFunctionUrl",
+        Condition={"StringEquals": {"lambda:FunctionUrlAuthType": "NONE"}},
+    )
     assert not await allowed(None, "AWS_IAM")
     assert not await allowed(USER_A, "AWS_IAM")
     await world.allow(USER_A, ALLOW | {"Action": ["lambda:InvokeFunctionUrl", INVOKE]})
@@ -253,3 +260,23 @@ async def test_identities_are_read_again_at_the_next_start(world: World) -> None
     found = again.user(A, "u")
     assert isinstance(found, User)
     assert "p" in found.inline
+
+
+async def test_strangers_need_no_permission_to_invoke_but_a_deny_holds(world: World) -> None:
+    shelf = Shelf(world.records, POLICY_KIND, ResourcePolicy)
+    key = shelf.key(A, REGION, "f", "")
+    url: dict[str, Any] = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "lambda:InvokeFunctionUrl",
+        "Resource": FUNCTION.arn,
+    }
+    via_url = {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+    deny = url | {"Effect": "Deny", "Action": INVOKE, "Condition": via_url}
+    for statements, allowed in (((url,), True), ((url, deny), False), ((deny,), False)):
+        await shelf.write(Put(shelf.record(key, ResourcePolicy(statements), "1"), ANY_REVISION))
+        world.invalidation.publish(FUNCTION)
+        found = await world.authoriser.allows_url(
+            None, FUNCTION, None, auth_type="NONE", source_ip="192.0.2.1:1"
+        )
+        assert found is allowed

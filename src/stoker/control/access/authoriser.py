@@ -5,7 +5,7 @@ the function changes.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -43,8 +43,13 @@ from stoker.services.records import RecordKey, Records, Shelf
 FUNCTIONS_KEPT: Final = 10_000
 DECISIONS_KEPT: Final = 1_000
 """Of one function."""
+FUNCTION_POLICIES_KEPT: Final = 2_000
+"""Functions whose resource policies are kept read."""
 POLICIES_KEPT: Final = 10_000
 """Identities whose policies are kept read."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _NOTHING: Final = Policy(())
 
@@ -94,6 +99,7 @@ class PolicyAuthoriser:
         self._lenient_roles = lenient_roles
         self._grants: dict[tuple[str, str], Grants] = {}
         self._allowed: dict[FunctionKey, set[_Key]] = {}
+        self._function_policies: dict[FunctionKey, dict[str, Policy | None]] = {}
         self._generation = 0
         identities.subscribe(self._forget_all)
         invalidation.subscribe(self._forget)
@@ -237,18 +243,28 @@ class PolicyAuthoriser:
         return (read_policy(msgspec.json.encode(document).decode()),)
 
     async def _resource_policy(self, question: Question) -> Policy | None:
-        region = question.resource.split(":", 4)[3] if question.resource.startswith("arn:") else ""
         if question.function is not None:
-            key = question.function
-            name = question.qualifier or ""
-            record = RecordKey(POLICY_KIND, key.account, key.region, key.name, name)
-            stored = await self._policies.get(record)
-        elif question.layer is not None:
+            return await self._function_policy(question.function, question.qualifier or "")
+        if question.layer is not None:
+            region = question.resource.split(":", 4)[3] if question.resource.startswith("arn:") else ""
             record = RecordKey(LAYER_POLICY_KIND, question.account, region, *question.layer)
             stored = await self._layer_policies.get(record)
-        else:
-            return None
-        return None if stored is None else stored.value.policy()
+            return None if stored is None else stored.value.policy()
+        return None
+
+    async def _function_policy(self, function: FunctionKey, name: str) -> Policy | None:
+        """From memory where it is known: function URLs ask at each request."""
+        known = self._function_policies.get(function)
+        if known is not None and name in known:
+            return known[name]
+        generation = self._generation
+        record = RecordKey(POLICY_KIND, function.account, function.region, function.name, name)
+        stored = await self._policies.get(record)
+        policy = None if stored is None else stored.value.policy()
+        if generation == self._generation:
+            _keep(self._function_policies, function, {}, FUNCTION_POLICIES_KEPT)
+            _keep(self._function_policies[function], name, policy, DECISIONS_KEPT)
+        return policy
 
     async def _resource_keys(self, question: Question) -> dict[str, Values]:
         keys: dict[str, Values] = {"aws:resourceaccount": question.account}
@@ -271,11 +287,20 @@ class PolicyAuthoriser:
     def _forget(self, function: FunctionKey) -> None:
         self._generation += 1
         self._allowed.pop(function, None)
+        self._function_policies.pop(function, None)
 
     def _forget_all(self) -> None:
         self._generation += 1
         self._allowed.clear()
         self._grants.clear()
+
+
+def _keep(kept: dict[K, V], key: K, value: V, limit: int) -> None:
+    """Keep the value unless one is kept already; the oldest goes where that is one too many."""
+    if key not in kept:
+        if len(kept) >= limit:
+            del kept[next(iter(kept))]
+        kept[key] = value
 
 
 def function_question(
