@@ -19,6 +19,7 @@ from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.worker import SandboxReference, SandboxStatus, StaleReference, WorkerUnavailable
 from stoker.worker import outcome as outcomes
 from stoker.worker.current import Current
+from stoker.worker.deadline import Deadline
 from stoker.worker.journal import Journal
 from stoker.worker.launching import CodeFolders, init_timeout_s, log_stream_of
 from stoker.worker.outcome import Outcome
@@ -69,7 +70,9 @@ class Life:
         self.initialised: asyncio.Future[bool] = self._loop.create_future()
         """Done when the first Init has ended, or the sandbox first; whether it went well."""
         self._current: Current | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._unsettled: tuple[Invocation, Usage, Outcome] | None = None
+        """The last invocation, while its caller was told and its log was not written yet."""
+        self._deadline = Deadline(self._loop)
         self._phase: str | None = None
         """``init`` or ``invoke`` while an Init runs, as INIT_REPORT calls them."""
         self._phase_started_s = 0.0
@@ -110,7 +113,7 @@ class Life:
             return
         if phase == "init":
             self._phase_started_s = self._parts.clock.monotonic_s()
-            self._timer = self._loop.call_later(self._init_timeout_s, self._init_too_long)
+            self._deadline.set(self._init_timeout_s, self._init_too_long)
         await self._slot.launch(environment, plan)
 
     def _init_ended_well(self) -> None:
@@ -120,7 +123,7 @@ class Life:
         self._journal.init_report(duration_ms, phase or "init", outcomes.succeeded(b""))
         self._slot.throttle_soon()
         if phase == "init":
-            self._cancel_timer()
+            self._deadline.clear()
             self._init_ms = duration_ms
             self._tell_initialised(well=True)
         if self._current is None:
@@ -132,7 +135,6 @@ class Life:
         self._hand_over(self._current)
 
     def _init_too_long(self) -> None:
-        self._timer = None
         self._init_ended_badly(lambda request_id: outcomes.timed_out(self._init_timeout_s, request_id))
 
     def _init_ended_badly(self, failure: Callable[[str], Outcome]) -> None:
@@ -145,7 +147,7 @@ class Life:
         self._slot.drain_output()
         self._journal.init_report(duration_ms, phase or "init", failure(request_id))
         if phase == "init":
-            self._cancel_timer()
+            self._deadline.clear()
             self._failed = True
             self._tell_initialised(well=False)
             self._slot.discard()
@@ -184,6 +186,7 @@ class Life:
         if self._current is not None or state not in (SandboxState.IDLE, SandboxState.INITIALISING):
             current.fail(StaleReference(f"sandbox {self.reference.sandbox_id} is {state.value}"))
             return current.answer
+        self._settle()
         self._current = current
         if state is SandboxState.IDLE:
             self._states.move(SandboxState.BUSY)
@@ -195,13 +198,13 @@ class Life:
 
     def _start_clock(self, current: Current) -> None:
         current.started_s = self._parts.clock.monotonic_s()
-        self._timer = self._loop.call_later(self.function.timeout_s, self._too_long)
+        self._deadline.set(self.function.timeout_s, self._too_long)
 
     def _hand_over(self, current: Current) -> None:
         """The event goes to the runtime; a repeated Init has used up some of the time already."""
         invocation = current.invocation
         now_s = self._parts.clock.now_s()
-        if self._timer is None:
+        if not self._deadline.is_set:
             self._start_clock(current)
             left_s: float = self.function.timeout_s
         else:
@@ -225,7 +228,6 @@ class Life:
         current.init_ms, self._init_ms = self._init_ms, None
 
     def _too_long(self) -> None:
-        self._timer = None
         current = self._current
         if current is None:
             return
@@ -236,30 +238,44 @@ class Life:
             self._complete(outcomes.timed_out(timeout_s, current.invocation.request_id))
 
     def _complete(self, outcome: Outcome) -> None:
-        """The invocation is over: drain what it wrote, report, and say how it went."""
+        """The invocation is over. The caller is told before its log is written, unless it wants to see it."""
         current, self._current = self._current, None
         if current is None:
             return
-        self._cancel_timer()
+        self._deadline.clear()
         duration_ms = self._milliseconds_since(current.started_s)
         if outcome.status == "timeout":
             duration_ms = self.function.timeout_s * 1000.0
-        self._slot.drain_output()
         memory_bytes, ran_out = self._slot.memory()
         if ran_out:
             outcome = outcomes.exited(Exit(None, 9, oom_killed=True), current.invocation.request_id)
         usage = Usage(duration_ms, self.function.memory_mb, -(-memory_bytes // _MIB), current.init_ms)
-        tail = self._journal.end(current.invocation, usage, outcome)
-        self._invocations += 1
-        self._used_at_s = self._parts.clock.now_s()
-        self._parts.statistics.count(outcome, duration_ms)
+        self._unsettled = (current.invocation, usage, outcome)
+        tail = self._settle() if current.invocation.want_log_tail else None
         if outcome.healthy and not self._retiring:
             self._next_due_s = current.started_s + self.function.timeout_s
             self._states.move(SandboxState.IDLE)
-            self._parts.freezer.watch(self)
         else:
             self._remove()
         current.finish(outcome, duration_ms, tail)
+        self._settle()
+        if self._states.state is SandboxState.IDLE:
+            self._parts.freezer.watch(self)
+
+    def _settle(self) -> bytes | None:
+        """What is left of the last invocation: drain what it wrote, report; returns its tail if wanted.
+
+        Before the sandbox does anything else, so that whatever comes out of it then is not that one's.
+        """
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is None:
+            return None
+        invocation, usage, outcome = unsettled
+        self._slot.drain_output()
+        self._invocations += 1
+        self._used_at_s = self._parts.clock.now_s()
+        self._parts.statistics.count(outcome, usage.duration_ms)
+        return self._journal.end(invocation, usage, outcome)
 
     def _give_up(self, current: Current, error: Exception) -> None:
         """Nothing was run."""
@@ -342,10 +358,11 @@ class Life:
         self._lost(self)
 
     def _remove(self) -> None:
+        self._settle()
         self._states.move(SandboxState.DRAINING)
         self._tell_initialised(well=False)
         self._phase = None
-        self._cancel_timer()
+        self._deadline.close()
         self._parts.freezer.forget(self)
         self._slot.discard()
         self._parts.background.spawn(self._finish())
@@ -359,11 +376,6 @@ class Life:
     def _tell_initialised(self, *, well: bool) -> None:
         if not self.initialised.done():
             self.initialised.set_result(well)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _milliseconds_since(self, start_s: float) -> float:
         return (self._parts.clock.monotonic_s() - start_s) * 1000.0

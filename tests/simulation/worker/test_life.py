@@ -625,6 +625,42 @@ def test_a_caller_that_left_leaves_the_sandbox_busy_and_then_whole() -> None:
     play(test, slow)
 
 
+def test_what_begins_when_a_caller_is_told_comes_behind_the_report_of_what_ended() -> None:
+    async def chatty(runtime: Runtime) -> None:
+        for number in range(1, 3):
+            body = await runtime.next()
+            runtime.print(f"line {number}\n")
+            await runtime.respond(body)
+        await runtime.next()
+
+    async def test(world: World) -> None:
+        sandbox = await world.create()
+        second: list[asyncio.Future[InvocationResult]] = []
+
+        def begin_second(_: object) -> None:
+            assert not [line for line in world.log if line.startswith("REPORT")]
+            answer = world.agent.invoke(sandbox, Invocation("id-2", b"2", KEY.arn, ""))
+            second.append(asyncio.ensure_future(answer))
+
+        first = world.agent.invoke(sandbox, Invocation("id-1", b"1", KEY.arn, ""))
+        first.when_done(begin_second)
+        assert (await first).payload == b"1"
+        assert (await second[0]).payload == b"2"
+        words = [" ".join(line.split()[:3]) for line in world.log[1:]]
+        assert words == [
+            "START RequestId: id-1",
+            "line 1",
+            "END RequestId: id-1",
+            "REPORT RequestId: id-1",
+            "START RequestId: id-2",
+            "line 2",
+            "END RequestId: id-2",
+            "REPORT RequestId: id-2",
+        ]
+
+    play(test, chatty)
+
+
 def test_a_sandbox_that_died_unseen_is_found_when_it_is_to_be_frozen() -> None:
     async def test(world: World) -> None:
         sandbox = await world.create()
