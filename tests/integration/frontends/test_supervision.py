@@ -26,6 +26,7 @@ from stoker.services.context import RequestContext
 from stoker.services.credentials import Credential
 from stoker.services.invocation import InvokeRequest, InvokeResponse
 from stoker.services.lambda_types import GetAccountSettingsRequest, GetAccountSettingsResponse
+from stoker.services.url_calls import UrlCall, UrlRoute
 from stoker.store.key_ring import KeyRing
 
 ROOT = Credential(
@@ -45,6 +46,19 @@ class Echo:
     async def invoke(self, context: RequestContext, request: InvokeRequest) -> InvokeResponse:
         self.seen.append(context)
         return InvokeResponse(200, request.payload, executed_version="$LATEST")
+
+
+class NoUrls:
+    """A UrlFrontend that knows no URL."""
+
+    async def route(self, url_id: str, region: str) -> UrlRoute | None:
+        return None
+
+    async def open_to_all(self, url_id: str, region: str, source_ip: str) -> bool:
+        return False
+
+    async def invoke(self, call: UrlCall) -> InvokeResponse:
+        raise AssertionError(f"nobody has the URL {call}")
 
 
 async def account_settings(
@@ -70,6 +84,7 @@ class World:
         self.offer = Offer(
             credentials=self.keys,
             frontend=self.echo,
+            urls=NoUrls(),
             handlers={"lambda": {"GetAccountSettings": account_settings}},
             pages=unsigned_pages(lambda: True, lambda: b"numbers 1\n"),
             find_code=self._find_code,
