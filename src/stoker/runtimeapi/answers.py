@@ -59,24 +59,22 @@ OVERSIZED_RESPONSE_BODY = error_body(
 
 def render_invocation(invocation: RuntimeInvocation) -> bytes:
     """The answer to ``/next``: the event and all headers that have a value."""
-    lines = [
-        "HTTP/1.1 200 OK",
-        f"Content-Type: {invocation.content_type}",
-        f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}",
-        f"Lambda-Runtime-Deadline-Ms: {invocation.deadline_ms}",
-        f"Lambda-Runtime-Invoked-Function-Arn: {invocation.invoked_function_arn}",
-    ]
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: {invocation.content_type}\r\n"
+        f"Lambda-Runtime-Aws-Request-Id: {invocation.request_id}\r\n"
+        f"Lambda-Runtime-Deadline-Ms: {invocation.deadline_ms}\r\n"
+        f"Lambda-Runtime-Invoked-Function-Arn: {invocation.invoked_function_arn}\r\n"
+    )
     if invocation.trace_id:
-        lines.append(f"Lambda-Runtime-Trace-Id: {one_line(invocation.trace_id)}")
+        head += f"Lambda-Runtime-Trace-Id: {one_line(invocation.trace_id)}\r\n"
     if invocation.client_context:
-        lines.append(f"Lambda-Runtime-Client-Context: {one_line(invocation.client_context)}")
+        head += f"Lambda-Runtime-Client-Context: {one_line(invocation.client_context)}\r\n"
     if invocation.cognito_identity:
-        lines.append(f"Lambda-Runtime-Cognito-Identity: {one_line(invocation.cognito_identity)}")
+        head += f"Lambda-Runtime-Cognito-Identity: {one_line(invocation.cognito_identity)}\r\n"
     if invocation.tenant_id:
-        lines.append(f"Lambda-Runtime-Aws-Tenant-Id: {one_line(invocation.tenant_id)}")
-    lines.append(f"Content-Length: {len(invocation.payload)}")
-    head = "\r\n".join(lines)
-    return head.encode() + b"\r\n\r\n" + invocation.payload
+        head += f"Lambda-Runtime-Aws-Tenant-Id: {one_line(invocation.tenant_id)}\r\n"
+    head += f"Content-Length: {len(invocation.payload)}\r\n\r\n"
+    return head.encode() + invocation.payload
 
 
 def one_line(text: str) -> str:
@@ -84,7 +82,7 @@ def one_line(text: str) -> str:
 
     JSON knows them as white space only, so the value of JSON text does not change.
     """
-    return _CONTROL.sub(" ", text)
+    return text if text.isprintable() else _CONTROL.sub(" ", text)
 
 
 def valid_error_type(error_type: str) -> str:

@@ -8,6 +8,26 @@ import time
 
 W3C_ALLOWED_FIELDS = ("traceparent", "tracestate", "baggage")
 
+_SETTINGS = (
+    b"AWS_LAMBDA_LOG_GROUP_NAME",
+    b"AWS_LAMBDA_LOG_STREAM_NAME",
+    b"AWS_LAMBDA_FUNCTION_NAME",
+    b"AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    b"AWS_LAMBDA_FUNCTION_VERSION",
+)
+_known = ([], [])
+"""The values read last, as bytes and as text."""
+
+
+def _settings():
+    """What the environment says now. os.environ would encode and decode at every look, at 0.8 us each."""
+    global _known
+    variables = os.environ._data
+    values = [variables.get(name) for name in _SETTINGS]
+    if values != _known[0]:
+        _known = (values, [None if value is None else os.fsdecode(value) for value in values])
+    return _known[1]
+
 
 class LambdaContext:
     """What a handler may know about its invocation."""
@@ -21,23 +41,24 @@ class LambdaContext:
         invoked_function_arn=None,
         tenant_id=None,
     ):
-        environ = os.environ
         self.aws_request_id = invoke_id
-        self.log_group_name = environ.get("AWS_LAMBDA_LOG_GROUP_NAME")
-        self.log_stream_name = environ.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.function_name = environ.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.memory_limit_in_mb = environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
-        self.function_version = environ.get("AWS_LAMBDA_FUNCTION_VERSION")
+        (
+            self.log_group_name,
+            self.log_stream_name,
+            self.function_name,
+            self.memory_limit_in_mb,
+            self.function_version,
+        ) = _settings()
         self.invoked_function_arn = invoked_function_arn
         self.tenant_id = tenant_id
         self._w3c_fields = _take_w3c(client_context)
         self.client_context = _filled(ClientContext, client_context)
         if self.client_context is not None:
             self.client_context.client = _filled(Client, self.client_context.client)
-        self.identity = _filled(CognitoIdentity, {})
-        if cognito_identity is not None:
-            self.identity.cognito_identity_id = cognito_identity.get("cognitoIdentityId")
-            self.identity.cognito_identity_pool_id = cognito_identity.get("cognitoIdentityPoolId")
+        self.identity = identity = CognitoIdentity()
+        known = cognito_identity or {}
+        identity.cognito_identity_id = known.get("cognitoIdentityId")
+        identity.cognito_identity_pool_id = known.get("cognitoIdentityPoolId")
         self._epoch_deadline_time_in_ms = epoch_deadline_time_in_ms
 
     def get_remaining_time_in_millis(self):

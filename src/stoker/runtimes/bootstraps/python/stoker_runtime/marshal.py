@@ -10,10 +10,10 @@ import _json
 import os
 
 _NON_ASCII_RUNTIMES = {
-    "AWS_Lambda_python3.12",
-    "AWS_Lambda_python3.13",
-    "AWS_Lambda_python3.14",
-    "AWS_Lambda_python3.15",
+    b"AWS_Lambda_python3.12",
+    b"AWS_Lambda_python3.13",
+    b"AWS_Lambda_python3.14",
+    b"AWS_Lambda_python3.15",
 }
 _CONSTANTS = {"-Infinity": float("-inf"), "Infinity": float("inf"), "NaN": float("nan")}
 _WHITE = " \t\n\r"
@@ -47,7 +47,7 @@ def loads(data):
 
 def escapes_non_ascii():
     """Runtimes before Python 3.12 write \\uXXXX for everything outside ASCII."""
-    return os.environ.get("AWS_EXECUTION_ENV") not in _NON_ASCII_RUNTIMES
+    return os.environ._data.get(b"AWS_EXECUTION_ENV") not in _NON_ASCII_RUNTIMES
 
 
 def _refuse(obj):
