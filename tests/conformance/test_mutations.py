@@ -76,6 +76,11 @@ BASES: dict[str, dict[str, Any]] = {
     "DeleteCapacityProvider": {"CapacityProviderName": "mutated-never-there"},
     "ListCapacityProviders": {},
     "ListFunctionVersionsByCapacityProvider": {"CapacityProviderName": NAME},
+    "CreateFunctionUrlConfig": {"FunctionName": NAME, "AuthType": "AWS_IAM"},
+    "GetFunctionUrlConfig": {"FunctionName": NAME},
+    "UpdateFunctionUrlConfig": {"FunctionName": NAME, "Cors": {"AllowOrigins": ["*"]}},
+    "DeleteFunctionUrlConfig": {"FunctionName": NAME},
+    "ListFunctionUrlConfigs": {"FunctionName": NAME},
     "Invoke": {"FunctionName": NAME, "InvocationType": "DryRun"},
 }
 
