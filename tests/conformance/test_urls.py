@@ -3,8 +3,11 @@
 import base64
 import json
 import re
+import socket
 import subprocess
+import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -446,4 +449,12 @@ def test_a_signature_by_path(stoker: RunningStoker, iam_url: str) -> None:
 def test_urls_survive_a_kill(stoker: RunningStoker, url: str) -> None:
     stoker.kill()
     stoker.start()
+    assert call(stoker, url, "/event").status == 200
+
+
+def test_a_client_that_leaves_frees_nobody_elses_request(stoker: RunningStoker, url: str) -> None:
+    """The invocation runs to its end, as that of Invoke does; the next caller is served meanwhile."""
+    with socket.create_connection(("127.0.0.1", stoker.port)) as leaving:
+        leaving.sendall(f"GET /sleep HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode())
+        time.sleep(0.3)
     assert call(stoker, url, "/event").status == 200

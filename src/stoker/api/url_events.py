@@ -33,6 +33,19 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 _CREDENTIALS: Final = frozenset((b"authorization", b"x-amz-security-token"))
+_SIGNING: Final = frozenset(
+    b"X-Amz-" + name
+    for name in (
+        b"Algorithm",
+        b"Content-Sha256",
+        b"Credential",
+        b"Date",
+        b"Expires",
+        b"Security-Token",
+        b"Signature",
+        b"SignedHeaders",
+    )
+)
 _TEXT_TYPES: Final = ("text", "json", "xml", "javascript")
 
 _encode = msgspec.json.Encoder().encode
@@ -60,6 +73,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 def url_event(request: Request, query: bytes, body: bytes | memoryview, arrival: Arrival) -> bytes:
     """The event as JSON."""
     path = arrival.address.path.decode("latin-1")
+    if arrival.signer is not None:
+        query = without_signature(query)
     raw_query = query.decode("latin-1")
     headers = event_headers(request, arrival)
     event: dict[str, Any] = {
@@ -98,6 +113,11 @@ def event_headers(request: Request, arrival: Arrival) -> dict[str, str]:
     headers["x-forwarded-port"] = _port(fields.get(b"host", b""), secure=request.secure)
     headers["x-amzn-trace-id"] = arrival.trace_id
     return headers
+
+
+def without_signature(query: bytes) -> bytes:
+    """The query of a presigned request without what signs it."""
+    return b"&".join(part for part in query.split(b"&") if part.partition(b"=")[0] not in _SIGNING)
 
 
 def split_cookies(header: str) -> list[str]:

@@ -30,10 +30,6 @@ from stoker.services.urls import FORBIDDEN, IAM_AUTH
 EVENT_MAX_BYTES: Final = 6_291_456
 TRACE_MAX_BYTES: Final = 512
 
-_TOO_LARGE: Final = ServiceError(
-    "RequestEntityTooLargeException",
-    f"Request must be smaller than {EVENT_MAX_BYTES} bytes for the InvokeFunction operation",
-)
 _BOUND: Final = (b"x-amzn-requestid", b"x-amzn-trace-id")
 
 
@@ -113,7 +109,7 @@ class UrlDoor:
         )
         event = url_event(request, visit.query, body[0], arrival)
         if len(event) > EVENT_MAX_BYTES:
-            raise _TOO_LARGE
+            raise _too_large()
         call = UrlCall(
             visit.request_id,
             address.url_id,
@@ -173,7 +169,7 @@ class UrlDoor:
             address.url_id, address.region, request.peer
         ):
             raise ServiceError("AccessDeniedException", FORBIDDEN)
-        body = await self._bodies.read(request.stream, EVENT_MAX_BYTES, _TOO_LARGE)
+        body = await self._bodies.read(request.stream, EVENT_MAX_BYTES, _too_large())
         return body.view(), body.sha256
 
     def _trace_id(self, request: Request) -> str:
@@ -192,6 +188,14 @@ def _shaped(answer: InvokeResponse, route: UrlRoute, request: Request) -> UrlRes
     if route.cors is None:
         return response
     return msgspec.structs.replace(response, headers=with_cors(response.headers, route.cors, request))
+
+
+def _too_large() -> ServiceError:
+    return ServiceError(
+        "RequestEntityTooLargeException",
+        f"Request must be smaller than {EVENT_MAX_BYTES} bytes for the InvokeFunction operation",
+        fields={"Type": "User"},
+    )
 
 
 def _error_headers(code: str) -> Headers:

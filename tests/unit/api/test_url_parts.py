@@ -188,6 +188,10 @@ def test_a_signer_is_shown_and_its_credentials_are_not() -> None:
         }
     }
     assert not {"authorization", "x-amz-security-token"} & set(shown["headers"])
+    presigned = b"a=b&X-Amz-Algorithm=x&X-Amz-Signature=y&X-Amz-Security-Token=t&X-Amz-Own=z&c"
+    shown = event(sent, presigned, signer=Signer(context, "AIDA"))
+    assert shown["rawQueryString"] == "a=b&X-Amz-Own=z&c"
+    assert shown["queryStringParameters"] == {"a": "b", "X-Amz-Own": "z", "c": ""}
 
 
 def test_what_is_not_there_is_left_out() -> None:
