@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from stoker.services.functions import FunctionKey
-from stoker.services.queue import EventExists, EventQueue, QueuedEvent, QueueFull
+from stoker.services.queue import Delivery, DeliveryKind, EventExists, EventQueue, QueuedEvent, QueueFull
+from stoker.store.deliveries import DELIVERY_OVERHEAD_BYTES
 from stoker.store.memory import MemoryEventQueue
 from stoker.store.opening import open_queue_database
 from stoker.store.queue import EVENT_OVERHEAD_BYTES, SqlEventQueue
@@ -119,3 +120,70 @@ async def test_a_request_id_is_queued_once(queue: EventQueue) -> None:
     with pytest.raises(EventExists):
         await queue.put(event("a"))
     assert await queue.depth() == (1, 100 + EVENT_OVERHEAD_BYTES)
+
+
+def delivery(name: str, **changes: object) -> Delivery:
+    made = Delivery(
+        delivery_id=name,
+        kind=DeliveryKind.FAILURE,
+        request_id="a",
+        function_arn="arn:aws:lambda:us-east-1:000000000000:function:f:$LATEST",
+        destination="arn:aws:sqs:us-east-1:000000000000:q",
+        body=b"x" * 50,
+        attributes={"ErrorCode": "200"},
+        created_at_s=5.0,
+        due_at_s=5.0,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+async def test_what_a_settled_event_leaves_is_taken_whole_and_once(queue: EventQueue) -> None:
+    await queue.put(event("a"))
+    left = [delivery("a failure"), delivery("a dead letter", kind=DeliveryKind.DEAD_LETTER, due_at_s=6.0)]
+    await queue.settle("a", left)
+    await queue.settle("a", [delivery("again")])
+    assert await queue.depth() == (0, 2 * (50 + DELIVERY_OVERHEAD_BYTES))
+    assert await queue.deliveries.next_due_s() == 5.0
+    assert await queue.deliveries.take(now_s=5.5, limit=9, lease_s=60.0) == left[:1]
+    assert await queue.deliveries.take(now_s=6.0, limit=9, lease_s=60.0) == left[1:]
+    assert await queue.deliveries.take(now_s=64.0, limit=9, lease_s=60.0) == []
+    assert await queue.deliveries.count() == 2
+
+
+async def test_a_postponed_delivery_comes_back_and_a_removed_one_does_not(queue: EventQueue) -> None:
+    await queue.put(event("a"))
+    await queue.settle("a", [delivery("one"), delivery("two")])
+    await queue.deliveries.take(now_s=9.0, limit=9, lease_s=60.0)
+    later = delivery("one", due_at_s=20.0, failures=3)
+    await queue.deliveries.postpone([later])
+    await queue.deliveries.remove("two")
+    await queue.deliveries.remove("two")
+    await queue.deliveries.postpone([delivery("two")])
+    assert await queue.deliveries.take(now_s=19.0, limit=9, lease_s=60.0) == []
+    assert await queue.deliveries.take(now_s=20.0, limit=9, lease_s=60.0) == [later]
+    await queue.deliveries.remove("one")
+    assert await queue.depth() == (0, 0)
+
+
+async def test_what_waits_for_destinations_leaves_less_room_for_events(queue: EventQueue) -> None:
+    await queue.put(event("a"))
+    await queue.settle("a", [delivery("large", body=b"x" * CAPACITY_BYTES)])
+    with pytest.raises(QueueFull):
+        await queue.put(event("b"))
+    await queue.deliveries.remove("large")
+    await queue.put(event("b"))
+
+
+async def test_deliveries_survive_a_restart_and_are_due_again(tmp_path: Path) -> None:
+    database = await open_queue_database(tmp_path)
+    first = SqlEventQueue(database, capacity_bytes=CAPACITY_BYTES)
+    await first.put(event("a"))
+    await first.settle("a", [delivery("one")])
+    await first.deliveries.take(now_s=5.0, limit=1, lease_s=1e9)
+    await database.close()
+    database = await open_queue_database(tmp_path)
+    second = SqlEventQueue(database, capacity_bytes=CAPACITY_BYTES)
+    await second.recover()
+    assert await second.depth() == (0, 50 + DELIVERY_OVERHEAD_BYTES)
+    assert await second.deliveries.take(now_s=5.0, limit=1, lease_s=60.0) == [delivery("one")]
+    await database.close()

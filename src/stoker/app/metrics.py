@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from stoker.app.frontends import FrontEndsStatistics
+from stoker.events.deliveries import DeliveryStatistics
 from stoker.events.poller import EventStatistics
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
@@ -24,6 +25,7 @@ class Sources(msgspec.Struct, frozen=True):
     pool: Callable[[], PoolStatistics]
     frontend: Callable[[], FrontendStatistics]
     events: Callable[[], EventStatistics]
+    deliveries: Callable[[], DeliveryStatistics]
     logs: Callable[[], Mapping[str, int]]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
@@ -51,6 +53,10 @@ class _Rooms(Collector):
         yield from _flat("stoker_frontend", "Invocations", frontend, gauges=frozenset({"abandoned"}))
         yield from _flat("stoker_admission", "Admission", frontend.admission, gauges=frozenset({"in_flight"}))
         yield from _flat("stoker_events", "Events", self._sources.events(), gauges=frozenset({"in_flight"}))
+        deliveries = self._sources.deliveries()
+        yield from _flat(
+            "stoker_deliveries", "Records to destinations", deliveries, gauges=frozenset({"in_flight"})
+        )
         front_ends = self._sources.front_ends()
         if front_ends is not None:
             yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)

@@ -10,11 +10,15 @@ import msgspec
 from stoker.app.cellar import Cellar
 from stoker.app.host_memory import memory_available_mb, memory_budget_mb, memory_reserve_mb
 from stoker.app.runtimes import CatalogSupport
+from stoker.aws.clients import AwsClients
+from stoker.aws.sender import AwsSender
 from stoker.control.iam.plane import IdentityPlane, IdentityPorts
 from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
+from stoker.events.deliveries import DeliveryPoller
+from stoker.events.endings import StoredEndings
 from stoker.events.policies import StoredEventConfigs
 from stoker.events.poller import EventPoller
 from stoker.events.retries import RetryPolicy
@@ -44,6 +48,7 @@ class Rooms(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that has a life of its own, in the order in which it is closed."""
 
     poller: EventPoller
+    deliveries: DeliveryPoller
     frontend: InvokeFrontend
     urls: FunctionUrlFrontend
     manager: LocalWorkerManager
@@ -86,20 +91,12 @@ def wire_rooms(
         random=Random(SystemRandom().getrandbits(128)),
         admission=Admission(settings.account_concurrency),
     )
-    poller = EventPoller(
-        cellar.queue,
-        frontend,
-        clock,
-        Random(SystemRandom().getrandbits(128)),
-        policy=RetryPolicy(scale=settings.retry_scale),
-        configs=StoredEventConfigs(cellar.records, cellar.invalidation),
-        concurrency_max=min(EVENTS_IN_FLIGHT_MAX, max(1, settings.account_concurrency // 2)),
-    )
-    frontend.on_event_accepted(poller.wake)
+    poller, deliveries = _event_pollers(settings, cellar, clock, frontend)
     objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))
     control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes, identity, manager))
     return Rooms(
         poller=poller,
+        deliveries=deliveries,
         frontend=frontend,
         urls=FunctionUrlFrontend(
             UrlDirectory(cellar.records, cellar.invalidation), identity.authoriser, frontend
@@ -111,6 +108,33 @@ def wire_rooms(
         objects=objects,
         runtimes=runtimes,
     )
+
+
+def _event_pollers(
+    settings: Settings, cellar: Cellar, clock: Clock, frontend: InvokeFrontend
+) -> tuple[EventPoller, DeliveryPoller]:
+    deliveries = DeliveryPoller(
+        cellar.queue.deliveries,
+        cellar.queue,
+        AwsSender(AwsClients(os.environ)),
+        clock,
+        Random(SystemRandom().getrandbits(128)),
+    )
+    configs = StoredEventConfigs(cellar.records, cellar.invalidation)
+    poller = EventPoller(
+        cellar.queue,
+        frontend,
+        clock,
+        Random(SystemRandom().getrandbits(128)),
+        policy=RetryPolicy(scale=settings.retry_scale),
+        configs=configs,
+        endings=StoredEndings(configs, cellar.metadata, cellar.records),
+        delivery_added=deliveries.wake,
+        concurrency_max=min(EVENTS_IN_FLIGHT_MAX, max(1, settings.account_concurrency // 2)),
+    )
+    frontend.on_event_accepted(poller.wake)
+    deliveries.on_event_accepted(poller.wake)
+    return poller, deliveries
 
 
 def _worker(

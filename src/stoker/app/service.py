@@ -96,6 +96,7 @@ class Service:
                 pool=rooms.manager.statistics,
                 frontend=rooms.frontend.statistics,
                 events=rooms.poller.statistics,
+                deliveries=rooms.deliveries.statistics,
                 logs=logs.losses,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )
@@ -227,6 +228,8 @@ async def _start_rooms(rooms: Rooms, stack: AsyncExitStack) -> None:
     await rooms.control.start()
     stack.push_async_callback(rooms.control.close)
     stack.push_async_callback(rooms.frontend.close, DRAIN_S / 2)
+    rooms.deliveries.start()
+    stack.push_async_callback(rooms.deliveries.close)
     rooms.poller.start()
     stack.push_async_callback(rooms.poller.close, DRAIN_S / 2)
 

@@ -2,16 +2,19 @@
 Knows no function, sandbox or caller."""
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 
 import msgspec
 import structlog
 
 from stoker.core.clock import Clock
+from stoker.events.endings import Endings
+from stoker.events.outcome_records import Ending
 from stoker.events.policies import EventConfigs, narrowed
 from stoker.events.retries import Decision, Drop, DropReason, Retry, RetryPolicy, decide, is_too_old
 from stoker.services.events import Attempt, AttemptOutcome, EventInvoker
-from stoker.services.queue import EventQueue, QueuedEvent
+from stoker.services.queue import Delivery, EventQueue, QueuedEvent
 
 CONCURRENCY_MAX = 50
 """Events under way at one time, whoever's they are: half of the 100 that always stay unreserved, since the
@@ -53,6 +56,8 @@ class EventPoller:
         *,
         policy: RetryPolicy | None = None,
         configs: EventConfigs | None = None,
+        endings: Endings | None = None,
+        delivery_added: Callable[[], None] = lambda: None,
         concurrency_max: int = CONCURRENCY_MAX,
     ) -> None:
         self._queue = queue
@@ -61,6 +66,8 @@ class EventPoller:
         self._random = random
         self._policy = policy or RetryPolicy()
         self._configs = configs
+        self._endings = endings
+        self._delivery_added = delivery_added
         self._concurrency_max = concurrency_max
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -143,45 +150,50 @@ class EventPoller:
 
     async def _attempt(self, event: QueuedEvent) -> None:
         try:
-            decision = await self._run(event)
-            await self._carry_out(event, decision)
+            decision, attempt = await self._run(event)
+            await self._carry_out(event, decision, attempt)
         except Exception as error:
             # The event is on the queue still and comes back when its lease ends.
             _log.error(
                 "an event's outcome could not be written", request_id=event.request_id, reason=repr(error)
             )
 
-    async def _run(self, event: QueuedEvent) -> Decision:
+    async def _run(self, event: QueuedEvent) -> tuple[Decision, Attempt | None]:
         policy = self._policy
         try:
             if self._configs is not None:
                 policy = narrowed(policy, await self._configs.config(event))
             if is_too_old(event, self._clock.now_s(), policy):
-                return Drop(DropReason.EVENT_AGE_EXCEEDED)
+                return Drop(DropReason.EVENT_AGE_EXCEEDED), None
             attempt = await self._invoker.run_event(event)
         except Exception as error:
             _log.error("an event could not be run", request_id=event.request_id, reason=repr(error))
             attempt = Attempt(AttemptOutcome.UNAVAILABLE, repr(error))
         self._outcomes[attempt.outcome] += 1
-        return decide(event, attempt, self._clock.now_s(), policy, chance=self._random.random())
+        decision = decide(event, attempt, self._clock.now_s(), policy, chance=self._random.random())
+        return decision, attempt
 
-    async def _carry_out(self, event: QueuedEvent, decision: Decision) -> None:
-        match decision:
-            case Retry():
-                self._retried += 1
-                await self._queue.reschedule(decision.event)
-                self._wake.set()
-                return
-            case Drop():
-                self._dropped[decision.reason] += 1
-                _log.warning(
-                    "an asynchronous event was dropped for good: dead-letter queues and failure destinations "
-                    "are not built yet",
-                    request_id=event.request_id,
-                    function=event.key.arn,
-                    reason=decision.reason.value,
-                    attempts=event.attempts,
-                )
-            case _:
-                pass
-        await self._queue.settle(event.request_id)
+    async def _carry_out(self, event: QueuedEvent, decision: Decision, attempt: Attempt | None) -> None:
+        if isinstance(decision, Retry):
+            self._retried += 1
+            await self._queue.reschedule(decision.event)
+            self._wake.set()
+            return
+        reason = decision.reason if isinstance(decision, Drop) else None
+        left: list[Delivery] = []
+        if self._endings is not None:
+            ending = Ending(event=event, reason=reason, attempt=attempt, now_s=self._clock.now_s())
+            left = await self._endings.deliveries(ending)
+        await self._queue.settle(event.request_id, left)
+        if left:
+            self._delivery_added()
+        if reason is not None:
+            self._dropped[reason] += 1
+            _log.warning(
+                "an asynchronous event was dropped for good",
+                request_id=event.request_id,
+                function=event.key.arn,
+                reason=reason.value,
+                attempts=event.attempts,
+                sent_to=[one.destination for one in left],
+            )

@@ -159,7 +159,7 @@ class InvokeFrontend:
         if result.function_error is not None:
             self._function_errors += 1
         outcome = AttemptOutcome.FUNCTION_ERROR if result.function_error else AttemptOutcome.SUCCEEDED
-        return Attempt(outcome, "", result.payload, result.function_error)
+        return Attempt(outcome, "", result.payload, result.function_error, function.version.version)
 
     def on_event_accepted(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after each event that was put on the queue."""

@@ -28,6 +28,8 @@ class Attempt(msgspec.Struct, frozen=True):
     payload: bytes = b""
     """What the function answered, its error included."""
     function_error: str | None = None
+    executed_version: str | None = None
+    """The version that ran; None when none did."""
 
 
 class EventInvoker(Protocol):

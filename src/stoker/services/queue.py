@@ -1,5 +1,10 @@
-"""The durable queue of asynchronous events. An event is on it before its caller is told 202."""
+"""The durable queue of asynchronous events, and of the records of how they ended.
 
+An event is on it before its caller is told 202, a record before its event is gone.
+"""
+
+import enum
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,6 +29,33 @@ class QueuedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts that could not be started (429 or a system error), for the back-off."""
     client_context: str | None = None
     trace_id: str | None = None
+
+
+class DeliveryKind(enum.Enum):
+    """What a record is of; the values are what is stored."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    DEAD_LETTER = "dead letter"
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be sent to one destination after an event ended."""
+
+    delivery_id: str
+    kind: DeliveryKind
+    request_id: str
+    function_arn: str
+    """Qualified, as records name it."""
+    destination: str
+    """An ARN."""
+    body: bytes
+    attributes: dict[str, str] = {}
+    """Of a dead letter: RequestID, ErrorCode, ErrorMessage."""
+    created_at_s: float
+    due_at_s: float
+    failures: int = 0
+    """Times that the destination did not take it."""
 
 
 class QueueFull(StokerError):
@@ -53,8 +85,12 @@ class EventQueue(Protocol):
         """Put a taken event back with its new ``due_at_s`` and counters."""
         ...
 
-    async def settle(self, request_id: str) -> None:
-        """The event is done with; idempotent."""
+    async def settle(self, request_id: str, deliveries: Sequence[Delivery] = ()) -> None:
+        """The event is done with and ``deliveries`` wait, or neither.
+
+        Idempotent: nothing is added for an event that is gone. Deliveries count against the byte
+        limit but are never refused.
+        """
         ...
 
     async def next_due_s(self) -> float | None:
@@ -63,4 +99,28 @@ class EventQueue(Protocol):
 
     async def depth(self) -> tuple[int, int]:
         """(events, bytes) waiting."""
+        ...
+
+
+class DeliveryQueue(Protocol):
+    """Deliveries of settled events. At least once, with leases as the events have them."""
+
+    async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[Delivery]:
+        """Up to ``limit`` deliveries that are due, hidden from other takers for ``lease_s``."""
+        ...
+
+    async def postpone(self, deliveries: Sequence[Delivery]) -> None:
+        """Put taken deliveries back with their new ``due_at_s`` and ``failures``."""
+        ...
+
+    async def remove(self, delivery_id: str) -> None:
+        """The delivery is done with; idempotent."""
+        ...
+
+    async def next_due_s(self) -> float | None:
+        """When the earliest falls due, or None when there is none."""
+        ...
+
+    async def count(self) -> int:
+        """Deliveries that wait."""
         ...

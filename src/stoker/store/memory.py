@@ -22,8 +22,9 @@ from stoker.services.functions import (
     is_settled,
 )
 from stoker.services.objects import FetchedObject, ObjectError, ObjectTooBig
-from stoker.services.queue import EventExists, QueuedEvent, QueueFull
+from stoker.services.queue import Delivery, EventExists, QueuedEvent, QueueFull
 from stoker.services.records import Change, Put, Record, Requirement
+from stoker.store.deliveries import delivery_size_bytes
 from stoker.store.queue import event_size_bytes
 
 
@@ -214,6 +215,7 @@ class MemoryEventQueue(Failing):
         self._capacity_bytes = capacity_bytes
         self._events: dict[str, QueuedEvent] = {}
         self._due_at_s: dict[str, float] = {}
+        self.deliveries = MemoryDeliveryQueue()
 
     async def put(self, event: QueuedEvent) -> None:
         self._check()
@@ -241,9 +243,10 @@ class MemoryEventQueue(Failing):
             self._events[event.request_id] = event
             self._due_at_s[event.request_id] = event.due_at_s
 
-    async def settle(self, request_id: str) -> None:
+    async def settle(self, request_id: str, deliveries: Sequence[Delivery] = ()) -> None:
         self._check()
-        self._events.pop(request_id, None)
+        if self._events.pop(request_id, None) is not None:
+            self.deliveries.add(deliveries)
         self._due_at_s.pop(request_id, None)
 
     async def next_due_s(self) -> float | None:
@@ -251,7 +254,48 @@ class MemoryEventQueue(Failing):
         return min(self._due_at_s.values(), default=None)
 
     async def depth(self) -> tuple[int, int]:
-        return len(self._events), sum(event_size_bytes(event) for event in self._events.values())
+        events_bytes = sum(event_size_bytes(event) for event in self._events.values())
+        return len(self._events), events_bytes + self.deliveries.size_bytes()
+
+
+class MemoryDeliveryQueue(Failing):
+    """Deliveries in a dictionary, with leases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deliveries: dict[str, Delivery] = {}
+        self._due_at_s: dict[str, float] = {}
+
+    def add(self, added: Sequence[Delivery]) -> None:
+        """Put what an event left."""
+        self._deliveries.update((one.delivery_id, one) for one in added)
+        self._due_at_s.update((one.delivery_id, one.due_at_s) for one in added)
+
+    def size_bytes(self) -> int:
+        """What all count together."""
+        return sum(map(delivery_size_bytes, self._deliveries.values()))
+
+    async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[Delivery]:
+        self._check()
+        due = sorted((at_s, name) for name, at_s in self._due_at_s.items() if at_s <= now_s)[:limit]
+        self._due_at_s.update((name, now_s + lease_s) for _, name in due)
+        return [self._deliveries[name] for _, name in due]
+
+    async def postpone(self, deliveries: Sequence[Delivery]) -> None:
+        self._check()
+        self.add([one for one in deliveries if one.delivery_id in self._deliveries])
+
+    async def remove(self, delivery_id: str) -> None:
+        self._check()
+        self._deliveries.pop(delivery_id, None)
+        self._due_at_s.pop(delivery_id, None)
+
+    async def next_due_s(self) -> float | None:
+        self._check()
+        return min(self._due_at_s.values(), default=None)
+
+    async def count(self) -> int:
+        return len(self._deliveries)
 
 
 class MemoryObjectSource(Failing):

@@ -1,5 +1,6 @@
 """The durable queue of asynchronous events in SQL: due times are rows, a lease is a due time moved ahead."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
@@ -7,8 +8,15 @@ from sqlalchemy.exc import IntegrityError
 
 from stoker.core.errors import StokerError
 from stoker.services.functions import FunctionKey
-from stoker.services.queue import EventExists, QueuedEvent, QueueFull
+from stoker.services.queue import Delivery, EventExists, QueuedEvent, QueueFull
 from stoker.store.database import Database
+from stoker.store.deliveries import (
+    SqlDeliveryQueue,
+    delivery_size_bytes,
+    insert_deliveries,
+    stored_bytes,
+    void_leases,
+)
 from stoker.store.schema import events
 
 EVENT_OVERHEAD_BYTES = 512
@@ -23,6 +31,7 @@ class SqlEventQueue:
         self._capacity_bytes = capacity_bytes
         self._count = 0
         self._bytes = 0
+        self.deliveries = SqlDeliveryQueue(database, lambda size_bytes: self._account(0, -size_bytes))
 
     async def recover(self) -> None:
         """Count what waits, and void the leases of a process that is gone: due again as before it took them.
@@ -31,7 +40,12 @@ class SqlEventQueue:
         """
         leased = events.c.taken_due_at_s.is_not(None)
         statement = update(events).where(leased).values(due_at_s=events.c.taken_due_at_s, taken_due_at_s=None)
-        await self._database.write(lambda connection: connection.execute(statement).close())
+
+        def transaction(connection: Connection) -> None:
+            connection.execute(statement)
+            void_leases(connection)
+
+        await self._database.write(transaction)
         self._count, self._bytes = await self._database.read(_depth)
 
     async def put(self, event: QueuedEvent) -> None:
@@ -91,13 +105,18 @@ class SqlEventQueue:
         )
         await self._database.write(lambda connection: connection.execute(statement).close())
 
-    async def settle(self, request_id: str) -> None:
+    async def settle(self, request_id: str, deliveries: Sequence[Delivery] = ()) -> None:
         statement = delete(events).where(events.c.request_id == request_id).returning(events.c.size_bytes)
-        size_bytes = await self._database.write(
-            lambda connection: connection.execute(statement).scalar_one_or_none()
-        )
+
+        def transaction(connection: Connection) -> int | None:
+            size_bytes = connection.execute(statement).scalar_one_or_none()
+            if size_bytes is not None:
+                insert_deliveries(connection, deliveries)
+            return size_bytes
+
+        size_bytes = await self._database.write(transaction)
         if size_bytes is not None:
-            self._account(-1, -size_bytes)
+            self._account(-1, sum(map(delivery_size_bytes, deliveries)) - size_bytes)
 
     async def next_due_s(self) -> float | None:
         return await self._database.read(
@@ -115,7 +134,7 @@ class SqlEventQueue:
 
 def _depth(connection: Connection) -> tuple[int, int]:
     row = connection.execute(select(func.count(), func.coalesce(func.sum(events.c.size_bytes), 0))).one()
-    return int(row[0]), int(row[1])
+    return int(row[0]), int(row[1]) + stored_bytes(connection)
 
 
 def event_size_bytes(event: QueuedEvent) -> int:

@@ -140,3 +140,22 @@ events = Table(
     Column("size_bytes", Integer, nullable=False),
     Index("events_due", "due_at_s"),
 )
+
+deliveries = Table(
+    "deliveries",
+    queue_metadata,
+    Column("delivery_id", words(128), primary_key=True),
+    Column("kind", words(16), nullable=False),
+    Column("request_id", words(64), nullable=False),
+    Column("function_arn", words(400), nullable=False),
+    Column("destination", words(400), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attributes", LargeBinary, nullable=False),
+    Column("created_at_s", Float, nullable=False),
+    Column("due_at_s", Float, nullable=False),
+    Column("taken_due_at_s", Float),
+    Column("failures", Integer, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Index("deliveries_due", "due_at_s"),
+)
+"""Records of events that ended, until their destinations have taken them."""

@@ -84,7 +84,7 @@ def test_two_retries_after_one_and_two_minutes_with_the_same_request_id() -> Non
         (dropped,) = [entry for entry in logs if "dropped" in entry["event"]]
         assert dropped["reason"] == "RetriesExhausted"
         assert dropped["request_id"] == "one"
-        assert "not built yet" in dropped["event"]
+        assert dropped["sent_to"] == []
         assert polled.poller.statistics().dropped["RetriesExhausted"] == 1
         await polled.close()
 

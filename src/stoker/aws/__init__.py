@@ -1,0 +1,1 @@
+"""Clients of other AWS services, at the endpoints that botocore's own settings name."""
