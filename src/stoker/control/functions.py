@@ -18,7 +18,7 @@ from stoker.control.messages import (
 )
 from stoker.control.ports import Ports
 from stoker.control.publishing import NewVersion, published_version, update_publication
-from stoker.control.qualifiers import resolve
+from stoker.control.qualifiers import resolve, version_number
 from stoker.control.records import coded_version, configured_version, created_version, updating
 from stoker.control.runtimes import check_runtime, check_snap_start
 from stoker.control.settling import Settling
@@ -97,10 +97,11 @@ class Functions:
 
     async def get(self, context: RequestContext, request: GetFunctionRequest) -> GetFunctionResponse:
         found = target(context, request.function_name, "GetFunction", request.qualifier)
-        version = (await resolve(self._metadata, self._aliases, found)).version
-        function = await self._metadata.function(found.key)
-        if function is None:
+        number = await version_number(self._aliases, found)
+        described = None if number is None else await self._metadata.described(found.key, number)
+        if described is None:
             raise function_not_found(found.arn)
+        function, version = described
         reserved = function.reserved_concurrency
         return GetFunctionResponse(
             configuration=shown_configuration(version, arn=found.arn),

@@ -36,6 +36,14 @@ async def find(metadata: FunctionMetadata, aliases: AliasShelf, found: Target) -
     return None if version is None else Resolved(version, alias)
 
 
+async def version_number(aliases: AliasShelf, found: Target) -> str | None:
+    """The version that the qualifier names now, stored or not; None for an alias that is not there."""
+    if found.qualifier is None or not is_alias_name(found.qualifier):
+        return found.qualifier or LATEST
+    alias = await aliases.get(alias_key(found.key, found.qualifier))
+    return None if alias is None else alias.value.version
+
+
 async def resolve(metadata: FunctionMetadata, aliases: AliasShelf, found: Target) -> Resolved:
     """As ``find``.
 

@@ -197,6 +197,12 @@ class FunctionMetadata(Protocol):
 
     async def version(self, key: FunctionKey, version: str) -> FunctionVersion | None: ...
 
+    async def described(
+        self, key: FunctionKey, version: str
+    ) -> tuple[FunctionRecord, FunctionVersion] | None:
+        """A version and the function it is of, as they were at one moment."""
+        ...
+
     async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
         """Overwrite a version if its stored RevisionId is still the expected one.
 

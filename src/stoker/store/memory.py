@@ -131,6 +131,13 @@ class MemoryFunctionMetadata(Failing):
         self._check()
         return self._versions.get((key, version))
 
+    async def described(
+        self, key: FunctionKey, version: str
+    ) -> tuple[FunctionRecord, FunctionVersion] | None:
+        self._check()
+        found = self._versions.get((key, version))
+        return None if found is None else (self._functions[key], found)
+
     async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
         self._check()
         stored = self._versions.get((version.key, version.version))

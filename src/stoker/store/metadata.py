@@ -10,6 +10,7 @@ from sqlalchemy import (
     RowMapping,
     Table,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -38,7 +39,7 @@ from stoker.services.functions import (
     is_settled,
 )
 from stoker.services.records import NobodyRefers, Put, Record, Requirement
-from stoker.store.database import Database
+from stoker.store.database import Database, Query
 from stoker.store.records import requirement_holds, write_records
 from stoker.store.schema import functions, version_layers, versions
 from stoker.store.sealing import Sealer
@@ -46,6 +47,38 @@ from stoker.store.sealing import Sealer
 _encode = msgspec.json.Encoder().encode
 _decode_version = msgspec.json.Decoder(FunctionVersion).decode
 _decode_tags = msgspec.json.Decoder(dict[str, str]).decode
+
+_FUNCTION_COLUMNS = (functions.c.created_at_s, functions.c.tags, functions.c.reserved_concurrency)
+_VERSION_COLUMNS = (versions.c.document, versions.c.environment_sealed)
+
+
+def _named(table: Table, *names: str) -> ColumnElement[bool]:
+    """Each column is the parameter of its name."""
+    return and_(*(table.c[name] == bindparam(name) for name in names))
+
+
+_FUNCTION = Query(select(*_FUNCTION_COLUMNS).where(_named(functions, "account", "region", "name")))
+_THIS_VERSION = _named(versions, "account", "region", "name", "version")
+_VERSION = Query(select(*_VERSION_COLUMNS).where(_THIS_VERSION))
+_DESCRIBED = Query(
+    select(*_VERSION_COLUMNS, *_FUNCTION_COLUMNS)
+    .join_from(
+        versions,
+        functions,
+        and_(*(versions.c[name] == functions.c[name] for name in ("account", "region", "name"))),
+    )
+    .where(_THIS_VERSION)
+)
+_LATEST = Query(
+    select(*_VERSION_COLUMNS)
+    .where(
+        _named(versions, "account", "region"),
+        versions.c.name > bindparam("after_name"),
+        versions.c.version == LATEST,
+    )
+    .order_by(versions.c.name)
+    .limit(bindparam("limit"))
+)
 
 
 class SqlFunctionMetadata:
@@ -110,10 +143,21 @@ class SqlFunctionMetadata:
         await self._database.write(transaction)
 
     async def function(self, key: FunctionKey) -> FunctionRecord | None:
-        return await self._database.read(lambda connection: _read_function(connection, key))
+        found = await self._database.rows(_FUNCTION, **_key_columns(key))
+        return _function(key, *found[0]) if found else None
 
     async def version(self, key: FunctionKey, version: str) -> FunctionVersion | None:
-        return await self._database.read(lambda connection: self._read_version(connection, key, version))
+        found = await self._database.rows(_VERSION, **_key_columns(key), version=version)
+        return self._opened(*found[0]) if found else None
+
+    async def described(
+        self, key: FunctionKey, version: str
+    ) -> tuple[FunctionRecord, FunctionVersion] | None:
+        found = await self._database.rows(_DESCRIBED, **_key_columns(key), version=version)
+        if not found:
+            return None
+        document, sealed, *function = found[0]
+        return _function(key, *function), self._opened(document, sealed)
 
     async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
         row = self._version_row(version)
@@ -135,18 +179,10 @@ class SqlFunctionMetadata:
     async def list_latest(
         self, account: str, region: str, *, after_name: str, limit: int
     ) -> list[FunctionVersion]:
-        query = (
-            select(versions)
-            .where(
-                versions.c.account == account,
-                versions.c.region == region,
-                versions.c.name > after_name,
-                versions.c.version == LATEST,
-            )
-            .order_by(versions.c.name)
-            .limit(limit)
+        found = await self._database.rows(
+            _LATEST, account=account, region=region, after_name=after_name, limit=limit
         )
-        return await self._versions(query)
+        return [self._opened(*row) for row in found]
 
     async def list_versions(
         self,
@@ -242,8 +278,10 @@ class SqlFunctionMetadata:
         }
 
     def _version(self, row: RowMapping) -> FunctionVersion:
-        version = _decode_version(row["document"])
-        sealed: bytes | None = row["environment_sealed"]
+        return self._opened(row["document"], row["environment_sealed"])
+
+    def _opened(self, document: bytes, sealed: bytes | None) -> FunctionVersion:
+        version = _decode_version(document)
         if sealed is None:
             return version
         plain = self._sealer.open(sealed, _seal_row(version.key, version.version))
@@ -290,14 +328,18 @@ def _function_row(function: FunctionRecord) -> dict[str, Any]:
 
 
 def _read_function(connection: Connection, key: FunctionKey) -> FunctionRecord | None:
-    row = connection.execute(select(functions).where(_is(functions, key))).mappings().one_or_none()
-    if row is None:
-        return None
+    row = connection.execute(select(*_FUNCTION_COLUMNS).where(_is(functions, key))).one_or_none()
+    return None if row is None else _function(key, *row)
+
+
+def _function(
+    key: FunctionKey, created_at_s: float, tags: bytes, reserved_concurrency: int | None
+) -> FunctionRecord:
     return FunctionRecord(
         key=key,
-        created_at_s=row["created_at_s"],
-        tags=_decode_tags(row["tags"]),
-        reserved_concurrency=row["reserved_concurrency"],
+        created_at_s=created_at_s,
+        tags=_decode_tags(tags),
+        reserved_concurrency=reserved_concurrency,
     )
 
 

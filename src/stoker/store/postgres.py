@@ -4,7 +4,7 @@ Knows nothing of what is stored.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import SystemRandom
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from stoker.core.errors import StokerError
-from stoker.store.database import StoreBusy, StoreError
+from stoker.store.database import Query, Row, StoreBusy, StoreError
 
 T = TypeVar("T")
 
@@ -101,6 +101,10 @@ class PostgresDatabase:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """As ``Database.read``."""
         return await self._run(query)
+
+    async def rows(self, query: Query, **parameters: Any) -> Sequence[Row]:
+        """As ``Database.rows``."""
+        return await self._run(lambda connection: connection.execute(query.statement, parameters).all())
 
     async def _run(self, transaction: Callable[[Connection], T]) -> T:
         if self._running >= WAITING_MAX:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     and_,
+    bindparam,
     delete,
     insert,
     select,
@@ -35,10 +36,16 @@ from stoker.services.records import (
     Requirement,
     RequirementUnmet,
 )
-from stoker.store.database import Database
+from stoker.store.database import Database, Query
 from stoker.store.schema import functions, record_lookups, records, versions
 
 _COLUMNS = ("kind", "account", "region", "owner", "name")
+
+_RECORD = Query(
+    select(records.c.revision_id, records.c.document, records.c.function, records.c.lookups).where(
+        and_(*(records.c[name] == bindparam(name) for name in _COLUMNS))
+    )
+)
 
 
 class SqlRecords:
@@ -48,7 +55,8 @@ class SqlRecords:
         self._database = database
 
     async def get(self, key: RecordKey) -> Record | None:
-        return await self._database.read(lambda connection: _read(connection, key))
+        found = await self._database.rows(_RECORD, **_columns(key))
+        return _made(key, *found[0]) if found else None
 
     async def page(
         self,
@@ -129,22 +137,22 @@ def _columns(key: RecordKey) -> dict[str, Any]:
     return {name: getattr(key, name) for name in _COLUMNS}
 
 
-def _read(connection: Connection, key: RecordKey) -> Record | None:
-    found = _records(connection, select(records).where(_is(records, key)))
-    return found[0] if found else None
-
-
 def _records(connection: Connection, query: Select[Any]) -> list[Record]:
     return [_record(row) for row in connection.execute(query).mappings()]
 
 
 def _record(row: RowMapping) -> Record:
+    key = RecordKey(*(row[name] for name in _COLUMNS))
+    return _made(key, row["revision_id"], row["document"], row["function"], row["lookups"])
+
+
+def _made(key: RecordKey, revision_id: str, document: bytes, function: str | None, lookups: str) -> Record:
     return Record(
-        key=RecordKey(*(row[name] for name in _COLUMNS)),
-        revision_id=row["revision_id"],
-        document=row["document"],
-        function=row["function"],
-        lookups=tuple(row["lookups"].split("\n")) if row["lookups"] else (),
+        key=key,
+        revision_id=revision_id,
+        document=document,
+        function=function,
+        lookups=tuple(lookups.split("\n")) if lookups else (),
     )
 
 

@@ -9,35 +9,43 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from stoker.core.errors import StokerError
-from stoker.store.database import StoreBusy, StoreError
+from stoker.store.database import Query, Row, StoreBusy, StoreError
 
 T = TypeVar("T")
 
 GROUP_MAX = 256
 """Transactions that share one commit."""
 
+READS_MAX = 32
+"""Reads whose answers go back to the event loop together."""
+
 WAITING_MAX = 8192
 """Transactions that wait for a thread before new ones are refused."""
 
 BUSY_TIMEOUT_MS = 5000
 
+_DIALECT: Final = SQLiteDialect_pysqlite(paramstyle="named")
+
 
 @dataclass(slots=True)
 class _Job:
     transaction: Callable[[Connection], Any]
+    """Begins none of its own when ``is_plain``."""
     future: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
+    is_plain: bool = False
 
 
 @dataclass(slots=True)
@@ -57,7 +65,7 @@ class SqliteDatabase:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._writer = _Lane("writer", "BEGIN IMMEDIATE", GROUP_MAX)
-        self._reader = _Lane("reader", "BEGIN", 1)
+        self._reader = _Lane("reader", "BEGIN", READS_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._commits = 0
 
@@ -101,12 +109,26 @@ class SqliteDatabase:
         """Run a read-only query on a snapshot that holds every write that returned."""
         return await self._submit(self._reader, query)
 
-    async def _submit(self, lane: _Lane, transaction: Callable[[Connection], T]) -> T:
+    async def rows(self, query: Query, **parameters: Any) -> Sequence[Row]:
+        """As ``Database.rows``: one statement is a snapshot of its own, without SQLAlchemy on the way."""
+        text, given = query.rendered(_DIALECT)
+        values = {**given, **parameters}
+
+        def fetch(connection: Connection) -> Sequence[Row]:
+            raw: sqlite3.Connection | None = connection.connection.driver_connection
+            assert raw is not None
+            return raw.execute(text, values).fetchall()
+
+        return await self._submit(self._reader, fetch, is_plain=True)
+
+    async def _submit(
+        self, lane: _Lane, transaction: Callable[[Connection], T], *, is_plain: bool = False
+    ) -> T:
         if lane.thread is None or self._loop is None:
             raise StoreError(f"{self._file.name} is not open")
         if lane.jobs.qsize() >= WAITING_MAX:
             raise StoreBusy(f"{self._file.name}: {WAITING_MAX} transactions wait")
-        job = _Job(transaction, self._loop.create_future())
+        job = _Job(transaction, self._loop.create_future(), is_plain=is_plain)
         lane.jobs.put(job)
         return await job.future
 
@@ -121,11 +143,10 @@ class SqliteDatabase:
         with engine.connect() as connection:
             while (job := lane.jobs.get()) is not None:
                 group, ended = _group(lane, job)
-                try:
-                    _commit(connection, group)
-                except Exception as problem:
-                    _fail(connection, group, problem)
-                if lane is self._writer:
+                if lane is self._reader:
+                    _read(connection, group)
+                else:
+                    _write(connection, group)
                     self._commits += 1
                 self._deliver(group)
                 if ended:
@@ -150,6 +171,25 @@ def _group(lane: _Lane, first: _Job) -> tuple[list[_Job], bool]:
             return group, True
         group.append(job)
     return group, False
+
+
+def _read(connection: Connection, group: list[_Job]) -> None:
+    """Each on a snapshot of its own; one that fails fails alone."""
+    for job in group:
+        try:
+            if job.is_plain:
+                job.result = job.transaction(connection)
+            else:
+                _commit_alone(connection, job)
+        except Exception as problem:
+            _fail(connection, [job], problem)
+
+
+def _write(connection: Connection, group: list[_Job]) -> None:
+    try:
+        _commit(connection, group)
+    except Exception as problem:
+        _fail(connection, group, problem)
 
 
 def _commit(connection: Connection, group: list[_Job]) -> None:
