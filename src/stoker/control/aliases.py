@@ -2,8 +2,8 @@
 
 from stoker.control.going_along import what_goes_along
 from stoker.control.lookup import Target, target
-from stoker.control.markers import marked_place, marker, page_size
 from stoker.control.messages import alias_not_found, function_not_found, revision_mismatch
+from stoker.control.paging import marked_place, marker, page_size
 from stoker.control.ports import Ports
 from stoker.core.errors import ServiceError, conflict, invalid_parameter
 from stoker.services.aliases import Alias, alias_key, alias_record, alias_shelf, version_lookup

@@ -9,13 +9,13 @@ from stoker.control.function_signing import FunctionSigning, config_not_found
 from stoker.control.holds import CodeHolds
 from stoker.control.locations import code_location
 from stoker.control.lookup import latest_version, new_key, target
-from stoker.control.markers import marked_place, marked_version, marker, page_size, version_marker
 from stoker.control.messages import (
     function_not_found,
     revision_mismatch,
     update_in_progress,
     wrong_state,
 )
+from stoker.control.paging import marked_place, marked_version, marker, page_size, version_marker
 from stoker.control.ports import Ports
 from stoker.control.publishing import NewVersion, published_version, update_publication
 from stoker.control.qualifiers import resolve, version_number

@@ -8,7 +8,7 @@ from stoker.control.layer_access import authorise_layer
 from stoker.control.layer_checks import check_compatibility, check_filter
 from stoker.control.layer_records import LayerRecords
 from stoker.control.locations import code_location
-from stoker.control.markers import PAGE_MAX, marked_place, marker, page_size
+from stoker.control.paging import PAGE_MAX, marked_place, marker, page_size
 from stoker.control.ports import Ports
 from stoker.control.records import shown_time
 from stoker.control.settling import Settling

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from stoker.control.lookup import Target, target
-from stoker.control.markers import marked_place, marker, page_size
 from stoker.control.messages import constraint, not_implemented
+from stoker.control.paging import marked_place, marker, page_size
 from stoker.control.ports import Ports
 from stoker.control.qualifiers import find, stays
 from stoker.core.errors import ServiceError, conflict, not_found

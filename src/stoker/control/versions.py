@@ -3,8 +3,8 @@
 from functools import partial
 
 from stoker.control.lookup import check_latest, target
-from stoker.control.markers import marked_version, page_size, version_marker
 from stoker.control.messages import function_not_found, not_implemented
+from stoker.control.paging import marked_version, page_size, version_marker
 from stoker.control.ports import Ports
 from stoker.control.publishing import Guards, NewVersion, publication
 from stoker.control.settling import Settling
