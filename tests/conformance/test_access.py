@@ -215,6 +215,34 @@ def test_a_role_must_be_passed(stoker: RunningStoker) -> None:
     assert client.create_function(**members)["Role"] == arn
 
 
+def test_tags_at_creation_need_their_own_permission(stoker: RunningStoker) -> None:
+    keys = user(stoker, "access-tagger", allow("lambda:CreateFunction", "iam:PassRole"))
+    client = stoker.client_of("lambda", keys)
+    members = {
+        "FunctionName": "access-tagged",
+        "Role": role(stoker, "access-tagged"),
+        "Runtime": PYTHON_RUNTIME,
+        "Handler": "lambda_function.lambda_handler",
+        "Code": {"ZipFile": python_zip(ECHO)},
+        "Tags": {"team": "a"},
+    }
+    with pytest.raises(ClientError) as refused:
+        client.create_function(**members)
+    assert refused.value.response["Error"]["Message"] == (
+        f"User: {user_arn('access-tagger')} is not authorized to perform: lambda:TagResource on resource: "
+        f"{LAMBDA}:function:access-tagged because no identity-based policy allows the lambda:TagResource action"
+    )
+    only_a = {"StringEquals": {"aws:RequestTag/team": "a"}}
+    stoker.client("iam").put_user_policy(
+        UserName="access-tagger",
+        PolicyName="tag",
+        PolicyDocument=document(allow("lambda:TagResource", Condition=only_a)),
+    )
+    with pytest.raises(ClientError, match="TagResource"):
+        client.create_function(**{**members, "Tags": {"team": "b"}})
+    client.create_function(**members)
+
+
 def test_a_role_must_trust_lambda(stoker: RunningStoker) -> None:
     trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
     arn = role(stoker, "access-of-ec2", trust=trust)

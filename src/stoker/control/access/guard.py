@@ -64,6 +64,9 @@ class Guard:
         async def guarded(context: RequestContext, request: Any) -> Any:
             question = ask(context, request, action)
             await self._authoriser.check(context, question)
+            if operation == "CreateFunction" and request.tags:
+                # Seen with AWS: tags at creation are asked for as if they were put on afterwards.
+                await self._authoriser.check(context, ask(context, request, "lambda:TagResource"))
             if configures:
                 await self._check_configuring(context, request)
             if question.account != context.account:
