@@ -142,6 +142,8 @@ class RunningStoker:
             **clean,
             "AWS_ENDPOINT_URL_LAMBDA": self.endpoint,
             "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": self.endpoint,
+            "AWS_ENDPOINT_URL_IAM": self.endpoint,
+            "AWS_ENDPOINT_URL_STS": self.endpoint,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
             "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
             "AWS_DEFAULT_REGION": REGION,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from tests.running import PYTHON_RUNTIME, ROLE, RunningStoker, python_zip
 
 AWS = Path(sys.executable).parent / "aws"
 AWS_2 = Path("/usr/bin/aws")
+DEPLOYMENT = Path(__file__).with_name("deployment.sh")
 BINARY = ("--cli-binary-format", "raw-in-base64-out")
 
 
@@ -82,3 +84,34 @@ def test_version_2_invokes_and_reads_logs(stoker: RunningStoker, tmp_path: Path)
     stream = ("--log-stream-name", streams[0]["logStreamName"])
     assert "seen 7" in aws(stoker, "logs", "get-log-events", *group, *stream, program=AWS_2)
     assert "seen 7" in aws(stoker, "logs", "filter-log-events", *group, program=AWS_2)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this host")
+@pytest.mark.timeout(300)
+def test_a_deployment_script(stoker: RunningStoker, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(DEPLOYMENT), str(AWS), stoker.endpoint, PYTHON_RUNTIME],
+        cwd=tmp_path,
+        env=stoker.client_environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "published 2",
+        "routing 0.5",
+        "unrouted None",
+        "log stage two END RequestId",
+        'new "2 hello you layered"',
+        'old "1 hello you bare"',
+        "event 202",
+        "url 2 hello caller layered 200",
+        'page [ "1" ]',
+        "versions $LATEST 1 2",
+        "tags prod a None",
+        "unreserved 995",
+        "streams True",
+        "gone ResourceNotFoundException",
+    ]
