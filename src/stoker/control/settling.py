@@ -63,7 +63,7 @@ class Settling:
             outcome = settled(version, revision_id)
             if version.runtime:
                 code = self._ports.code
-                code.prepare_nowait(version.code_sha256, version.runtime, version.key.account)
+                code.prepare_when_quiet(version.code_sha256, version.runtime, version.key.account)
                 code.prepare_layers_nowait(version.layer_codes, version.runtime)
         if await self._write(outcome, version.revision_id):
             self._ports.invalidation.publish(version.key)

@@ -29,6 +29,9 @@ from stoker.packaging.compile_job import LAUNCH_COMMAND, CompilingFailed, Job, R
 JOBS_WAITING_MAX = 256
 """Further trees are left for their next cold start."""
 
+QUIET_S = 0.25
+"""New code is compiled once none has come for this long: deployments by the hundred are not slowed by it."""
+
 _PROBE_TIMEOUT_S = 10.0
 _PROBE = "import sys, importlib.util as u; print(sys.implementation.cache_tag, u.MAGIC_NUMBER.hex())"
 _PROBED = re.compile(r"([a-z0-9-]{1,40}) ([0-9a-f]{8})\n")
@@ -93,6 +96,8 @@ class ByteCode:
         self._cancelled: dict[_Key, threading.Event] = {}
         self._done: dict[_Key, Path | None] = {}
         """Bounded by the code that is stored: ``forget`` removes."""
+        self._later: dict[_Key, None] = {}
+        self._quiet: asyncio.TimerHandle | None = None
         self._trees = self._files = self._failed = self._dropped = 0
 
     async def start(self) -> None:
@@ -106,16 +111,46 @@ class ByteCode:
 
     def compile_nowait(self, home: Path, runtime: str, account: str = "") -> None:
         """Begin to compile ``home/task`` for ``runtime``, unless that was done, is under way or cannot be."""
+        self._begin(_key(home, runtime, account))
+
+    def compile_when_quiet(self, home: Path, runtime: str, account: str = "") -> None:
+        """The same for code that nobody waits for yet; at once when a cold start asks for it before."""
         key = _key(home, runtime, account)
         if key in self._done or key in self._jobs:
             return
-        if len(self._jobs) >= JOBS_WAITING_MAX:
+        if len(self._later) >= JOBS_WAITING_MAX and key not in self._later:
             self._dropped += 1
             return
+        self._later[key] = None
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = asyncio.get_running_loop().call_later(QUIET_S, self._compile_next)
+
+    def _compile_next(self) -> None:
+        """One after another for as long as it stays quiet."""
+        self._quiet = None
+        while self._later:
+            job = self._begin(next(iter(self._later)))
+            if job is not None:
+                job.add_done_callback(lambda _: self._go_on())
+                return
+
+    def _go_on(self) -> None:
+        if self._quiet is None:
+            self._compile_next()
+
+    def _begin(self, key: _Key) -> asyncio.Future[Path | None] | None:
+        self._later.pop(key, None)
+        if key in self._done or key in self._jobs:
+            return None
+        if len(self._jobs) >= JOBS_WAITING_MAX:
+            self._dropped += 1
+            return None
         cancelled = self._cancelled[key] = threading.Event()
         loop = asyncio.get_running_loop()
         job = self._jobs[key] = loop.run_in_executor(self._thread, self._run, key, cancelled)
         job.add_done_callback(lambda done: self._ended(key, done))
+        return job
 
     def is_known(self, home: Path, runtime: str, account: str = "") -> bool:
         """Whether that was done or is under way: at most a few microseconds, for every cold start."""
@@ -137,10 +172,14 @@ class ByteCode:
     def forget_nowait(self, home: Path) -> list[asyncio.Future[Path | None]]:
         """End what is under way for ``home``: nothing writes there once these futures are done."""
         self._done = {key: made for key, made in self._done.items() if key[0] != home}
+        self._later = {key: None for key in self._later if key[0] != home}
         return [self._cancel(key) for key in list(self._jobs) if key[0] == home]
 
     async def close(self) -> None:
-        """End everything under way."""
+        """End everything under way; what has not begun is left for the next cold start."""
+        self._later.clear()
+        if self._quiet is not None:
+            self._quiet.cancel()
         for key in list(self._jobs):
             self._cancel(key)
         await self.wait_compiled()

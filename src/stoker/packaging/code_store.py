@@ -132,6 +132,11 @@ class LocalCodeStore:
             self._bytecode.compile_nowait(home, runtime, account)
         return self._bytecode.folder_of(home, runtime, account)
 
+    def prepare_when_quiet(self, code_sha256: str, runtime: str, account: str) -> None:
+        home = self._home(code_sha256)
+        if self._bytecode is not None and self._is_ready(home):
+            self._bytecode.compile_when_quiet(home, runtime, account)
+
     def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
         if self._bytecode is None or not runtime.startswith("python"):
             return

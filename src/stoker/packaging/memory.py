@@ -80,6 +80,9 @@ class MemoryCodeStore:
         if code_sha256 in self._artifacts:
             self.prepared.append((code_sha256, runtime))
 
+    def prepare_when_quiet(self, code_sha256: str, runtime: str, account: str) -> None:
+        self.prepare_nowait(code_sha256, runtime, account)
+
     def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
         self.prepared += [(code_sha256, runtime) for code_sha256 in layers if code_sha256 in self._artifacts]
 

@@ -76,6 +76,10 @@ class CodeStore(Protocol):
         """
         ...
 
+    def prepare_when_quiet(self, code_sha256: str, runtime: str, account: str) -> None:
+        """As ``prepare_nowait``, for code that was just deployed: only once no more code comes."""
+        ...
+
     async def forget(self, code_sha256: str) -> None:
         """Delete code that no version names any more; a mounted folder lives until its sandbox dies."""
         ...

@@ -57,8 +57,15 @@ def _named(table: Table, *names: str) -> ColumnElement[bool]:
     return and_(*(table.c[name] == bindparam(name) for name in names))
 
 
+_VERSION_KEY = ("account", "region", "name", "version")
+_REPLACE = update(versions).where(
+    *(versions.c[name] == bindparam(f"this_{name}") for name in _VERSION_KEY),
+    versions.c.revision_id == bindparam("expected"),
+)
+_INSERT_FUNCTION, _INSERT_VERSION = insert(functions), insert(versions)
+
 _FUNCTION = Query(select(*_FUNCTION_COLUMNS).where(_named(functions, "account", "region", "name")))
-_THIS_VERSION = _named(versions, "account", "region", "name", "version")
+_THIS_VERSION = _named(versions, *_VERSION_KEY)
 _VERSION = Query(select(*_VERSION_COLUMNS).where(_THIS_VERSION))
 _DESCRIBED = Query(
     select(*_VERSION_COLUMNS, *_FUNCTION_COLUMNS)
@@ -103,10 +110,10 @@ class SqlFunctionMetadata:
         def transaction(connection: Connection) -> None:
             row = {**_function_row(function), "last_version": 0 if first is None else first.number}
             try:
-                connection.execute(insert(functions), row)
+                connection.execute(_INSERT_FUNCTION, row)
             except IntegrityError as problem:
                 raise FunctionExists(function.key.arn) from problem
-            connection.execute(insert(versions), rows)
+            connection.execute(_INSERT_VERSION, rows)
             _insert_layers(connection, *stored)
             write_records(connection, [Put(record) for record in records], requires)
 
@@ -161,12 +168,11 @@ class SqlFunctionMetadata:
 
     async def replace_version(self, version: FunctionVersion, expected_revision_id: str) -> None:
         row = self._version_row(version)
+        place = {f"this_{name}": row[name] for name in _VERSION_KEY}
         this = _is_version(version.key, version.version)
 
         def transaction(connection: Connection) -> None:
-            changed = connection.execute(
-                update(versions).where(this, versions.c.revision_id == expected_revision_id).values(row)
-            )
+            changed = connection.execute(_REPLACE, {**row, **place, "expected": expected_revision_id})
             if changed.rowcount == 1:
                 connection.execute(delete(version_layers).where(_is_layer_of(version)))
                 _insert_layers(connection, version)

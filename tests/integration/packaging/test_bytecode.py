@@ -333,3 +333,26 @@ async def test_neither_admitting_nor_a_cold_start_waits_for_it(tmp_path: Path) -
     assert medians["with"] < medians["without"] + 5, medians
     await closed(with_it)
     await packers.close()
+
+
+async def test_new_code_is_compiled_once_it_is_quiet_one_after_another(store: Store) -> None:
+    archives = [archive((f"m{number}.py", b"x = 1\n")) for number in range(3)]
+    names = [(await store.admit(content)).code_sha256 for content in archives]
+    for name in names:
+        store.prepare_when_quiet(name, "python", "000000000000")
+    assert store.parts[1].under_way() == 0
+    trees = [await store.ready(name) for name in names]
+    async with asyncio.timeout(30):
+        while not all(compiled(tree) for tree in trees):
+            assert store.parts[1].under_way() <= 1
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cold_start_does_not_wait_for_the_quiet(store: Store) -> None:
+    name = (await store.admit(SMALL)).code_sha256
+    store.prepare_when_quiet(name, "python", "000000000000")
+    assert store.parts[1].under_way() == 0
+    tree = await store.tree_of(SMALL)
+    assert compiled(tree)
+    store.prepare_when_quiet(name, "python", "000000000000")
+    assert store.parts[1].statistics().trees == 1
