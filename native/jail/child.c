@@ -3,9 +3,11 @@
 #define _GNU_SOURCE
 #include "child.h"
 
+#include "files.h"
 #include "identity.h"
 #include "mounts.h"
 #include "passing.h"
+#include "zygotes.h"
 
 #include "../init/control.h"
 
@@ -51,6 +53,11 @@ static int result(long value)
     return value < 0 ? -errno : 0;
 }
 
+static int missing_is_fine(int error)
+{
+    return error == -ENOENT ? 0 : error;
+}
+
 /* --- while still privileged inside ------------------------------------------------------------------------------ */
 
 static int join_cgroups(const struct child_plan *plan)
@@ -74,11 +81,6 @@ static int furnish_proc(const struct child_plan *plan)
     return result(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
 }
 
-static int missing_is_fine(int error)
-{
-    return error == -ENOENT ? 0 : error;
-}
-
 static int mask_proc(const struct child_plan *plan)
 {
     (void)plan;
@@ -90,6 +92,15 @@ static int mask_proc(const struct child_plan *plan)
     for (size_t i = 0; i < COUNT(READ_ONLY) && !error; i++)
         error = missing_is_fine(mounts_bind(READ_ONLY[i], READ_ONLY[i], MOUNT_ATTR_RDONLY));
     return error;
+}
+
+/* The kernel counts these for the owner of the user namespace too: nobody may take what is meant for all. */
+static int share_with_siblings(const struct child_plan *plan)
+{
+    int error = 0;
+    for (int i = 0; i < ZYGOTES_SHARED && plan->siblings && !error; i++)
+        error = files_write_number(AT_FDCWD, ZYGOTES_SHARED_PATHS[i], zygotes_share(i));
+    return missing_is_fine(error);
 }
 
 static int attach_tmp(const struct child_plan *plan)
@@ -204,6 +215,7 @@ static const struct step FURNISH[] = {
     {"joining the control groups", join_cgroups}, /* first: all that follows is charged to the sandbox */
     {"cgroup namespace", hide_cgroup},          /* after that: its root is where we are now */
     {"mounting /proc", furnish_proc},           /* of this pid namespace, over the template's empty one */
+    {"sharing with siblings", share_with_siblings}, /* while /proc/sys can be written */
     {"masking /proc", mask_proc},               /* before anything else could open what is below */
     {"attaching /tmp", attach_tmp},
     {"attaching folders", attach_folders},      /* read-only since the jail cloned them */

@@ -19,6 +19,7 @@ struct child_plan {
     int folders[JAIL_MOUNT_POINTS]; /* detached mounts, or -1 */
     int init; /* program */
     int channel; /* of a zygote, else -1 */
+    int siblings; /* whether others belong to the same owner */
     struct cgroup_entry entry;
     int leave_session;
     struct surrender_plan surrender;

@@ -64,6 +64,7 @@ static int identify(struct making *making)
     if (!making->zygote || making->zygote->state != LIVE || !making->zygote->zygote_uid)
         return -ESRCH;
     sandbox->owner = making->zygote->zygote_uid;
+    making->plan.siblings = 1;
     return 0;
 }
 

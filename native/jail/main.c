@@ -15,6 +15,7 @@
 #include "seccomp.h"
 #include "template.h"
 #include "tmp_volume.h"
+#include "zygotes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -326,6 +327,9 @@ static void open_all(const struct options *options)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    /* What the jail has is what the owner of a user namespace may have altogether; a sandbox gets a limit of its own. */
+    const struct rlimit signals = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
+    setrlimit(RLIMIT_SIGPENDING, &signals);
     int error = namespaces_open(options->rootless);
     if (error)
         fail("mount namespace", "", error);
@@ -341,6 +345,7 @@ static void open_all(const struct options *options)
     /* An ordinary user's zygote would run as the jail itself does. */
     if (!options->rootless && cgroup_admit_all(identity_zygotes()) == 0)
         features |= JAIL_ZYGOTES;
+    zygotes_open();
     degraded |= features & JAIL_ZYGOTES ? 0 : JAIL_NO_ZYGOTES;
     struct sandbox_host host = {.template = open_template(options->state), .egress = (features & JAIL_EGRESS_READY) != 0};
     host.terminal = leave_terminal();

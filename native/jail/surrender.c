@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
+#define SIGNALS_PENDING_MAX 1024
 
 static int result(long value)
 {
@@ -27,6 +28,7 @@ static int limit_resources(const struct surrender_plan *plan)
                   {RLIMIT_CORE, 1}, /* none, and unlike 0 it also keeps a core_pattern's program from being run */
                   {RLIMIT_MEMLOCK, 64 << 10},
                   {RLIMIT_MSGQUEUE, 0},
+                  {RLIMIT_SIGPENDING, SIGNALS_PENDING_MAX}, /* timers count as well */
                   {RLIMIT_RTPRIO, 0},
                   {RLIMIT_NICE, 0}};
     for (size_t i = 0; i < COUNT(wanted); i++) {

@@ -2,14 +2,39 @@
 #define _GNU_SOURCE
 #include "zygotes.h"
 
+#include "files.h"
+
 #include "../zygote/request.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 _Static_assert(ZYGOTE_JOINS_MAX >= CGROUP_JOINS_MAX, "one way in for each hierarchy");
+
+#define SIBLINGS_MAX 64 /* as worker/zygotes.py has them */
+#define SHARE_LEAST 2ull
+
+const char *const ZYGOTES_SHARED_PATHS[ZYGOTES_SHARED] = {"/proc/sys/user/max_inotify_instances",
+                                                          "/proc/sys/user/max_inotify_watches"};
+static unsigned long long shares[ZYGOTES_SHARED] = {SHARE_LEAST, SHARE_LEAST};
+
+void zygotes_open(void)
+{
+    char text[24];
+    for (int i = 0; i < ZYGOTES_SHARED; i++)
+        if (files_read(AT_FDCWD, ZYGOTES_SHARED_PATHS[i], text, sizeof text) > 0 &&
+            strtoull(text, NULL, 10) / SIBLINGS_MAX > SHARE_LEAST)
+            shares[i] = strtoull(text, NULL, 10) / SIBLINGS_MAX;
+}
+
+unsigned long long zygotes_share(int which)
+{
+    return shares[which];
+}
 
 static int send_record(int channel, const struct zygote_request *request, const int *fds, unsigned count)
 {
