@@ -274,6 +274,7 @@ class Api:
             request.peer,
             self._endpoint or _endpoint_of(caller.fields[b"host"], request.secure),
             credential.session_policy,
+            credential.bound_to,
         )
 
     # --- in tasks -----------------------------------------------------------------------------------------

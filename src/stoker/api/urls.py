@@ -149,6 +149,7 @@ class UrlDoor:
             visit.request.peer,
             f"{'https' if visit.request.secure else 'http'}://{visit.address.domain_name}",
             credential.session_policy,
+            credential.bound_to,
         )
         return Signer(context, await self._user_id(context))
 

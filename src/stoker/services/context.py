@@ -19,6 +19,8 @@ class RequestContext(msgspec.Struct, frozen=True):
     """How this caller reaches Stoker (``http://127.0.0.1:9797``); for URLs that answers carry."""
     session_policy: str = ""
     """What narrows the caller's session beyond its role; empty: nothing does."""
+    bound_to: str = ""
+    """ARN or unique id of the role or user whose session it is; empty: it is none."""
 
 
 OperationHandler = Callable[[RequestContext, Any], Awaitable[Any]]

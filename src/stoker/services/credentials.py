@@ -15,6 +15,8 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     session_token: str | None = None
     session_policy: str = ""
     """What narrows a session beyond its role; empty: nothing does."""
+    bound_to: str = ""
+    """ARN or unique id of the one role or user whose session it is, as names are given again; empty: none."""
 
     def __repr__(self) -> str:
         return f"Credential({self.access_key_id}, {self.principal_arn})"
@@ -42,11 +44,15 @@ class SessionIssuer(Protocol):
         session_name: str,
         lifetime_s: int = ...,
         session_policy: str = ...,
+        bound_to: str = ...,
     ) -> Credential:
-        """Keys of a function's role; valid for ``lifetime_s`` and across restarts, stored nowhere."""
+        """Keys of a role; valid for ``lifetime_s`` and across restarts, stored nowhere. ``bound_to``: the
+        role's unique id; without it, whatever has its ARN."""
         ...
 
-    def issue_user_session(self, *, account: str, user_arn: str, lifetime_s: int) -> Credential:
+    def issue_user_session(
+        self, *, account: str, user_arn: str, lifetime_s: int, bound_to: str = ...
+    ) -> Credential:
         """Temporary keys of a user, or of an account's root."""
         ...
 

@@ -121,3 +121,8 @@ class LogStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def named_group(arn: str) -> str:
+    """The group's name in the ARN of a group or of all its streams; empty when it names none."""
+    return arn.partition(":log-group:")[2].removesuffix(":*")

@@ -35,6 +35,7 @@ class _Session(msgspec.Struct, frozen=True, array_like=True):
     expires_s: int
     nonce: bytes
     policy: str = ""
+    bound_to: str = ""
 
 
 class KeyRing:
@@ -82,25 +83,31 @@ class KeyRing:
         session_name: str,
         lifetime_s: int = SESSION_LIFETIME_S,
         session_policy: str = "",
+        bound_to: str = "",
     ) -> Credential:
         """Temporary keys for a function: what its role's session would be on AWS."""
         role = role_arn.rpartition("/")[2]
         # A role of another account is none of this one's, whatever its name.
         role_account = role_arn.split(":")[4]
         arn = f"arn:aws:sts::{role_account}:assumed-role/{role}/{session_name}"
-        return self._issue(account, arn, lifetime_s, session_policy)
+        return self._issue(account, arn, lifetime_s, session_policy, bound_to or role_arn)
 
-    def issue_user_session(self, *, account: str, user_arn: str, lifetime_s: int) -> Credential:
+    def issue_user_session(
+        self, *, account: str, user_arn: str, lifetime_s: int, bound_to: str = ""
+    ) -> Credential:
         """Temporary keys of a user, or of an account's root."""
-        return self._issue(account, user_arn, lifetime_s, "")
+        return self._issue(account, user_arn, lifetime_s, "", bound_to or user_arn)
 
-    def _issue(self, account: str, principal_arn: str, lifetime_s: int, policy: str) -> Credential:
+    def _issue(
+        self, account: str, principal_arn: str, lifetime_s: int, policy: str, bound_to: str
+    ) -> Credential:
         session = _Session(
             principal_arn=principal_arn,
             account=account,
             expires_s=int(self._clock.now_s()) + lifetime_s,
             nonce=secrets.token_bytes(8),
             policy=policy,
+            bound_to=bound_to,
         )
         body = msgspec.msgpack.encode(session)
         return self._credential(session, body, self._tag(b"token", body))
@@ -128,6 +135,7 @@ class KeyRing:
             principal_arn=session.principal_arn,
             session_token=base64.b64encode(body + tag).decode(),
             session_policy=session.policy,
+            bound_to=session.bound_to or session.principal_arn,
         )
 
     def _tag(self, purpose: bytes, body: bytes) -> bytes:

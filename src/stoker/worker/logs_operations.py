@@ -12,7 +12,15 @@ from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
 from stoker.services import logs_types as types
 from stoker.services.context import OperationHandler, RequestContext
-from stoker.services.logs import InvalidToken, LogEvent, LogGroupInfo, LogPage, LogStore, LogStreamInfo
+from stoker.services.logs import (
+    InvalidToken,
+    LogEvent,
+    LogGroupInfo,
+    LogPage,
+    LogStore,
+    LogStreamInfo,
+    named_group,
+)
 from stoker.worker.filter_patterns import Predicate, UnsupportedPattern, compile_pattern
 from stoker.worker.logs_rendering import filtered_event, log_group, log_stream
 
@@ -353,7 +361,7 @@ def _group_name(name: str | None, identifier: str | None) -> str:
     if not identifier:
         raise _invalid("Either LogGroup name or LogGroup ARN must be specified.")
     if identifier.startswith("arn:"):
-        return identifier.partition(":log-group:")[2].removesuffix(":*")
+        return named_group(identifier)
     return identifier
 
 

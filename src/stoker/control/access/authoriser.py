@@ -11,9 +11,10 @@ import msgspec
 
 from stoker.control.access.principals import (
     address_of,
+    caller_of,
     identity_of,
+    is_current,
     is_root,
-    principal_of,
     read_arn,
     request_keys,
 )
@@ -56,7 +57,7 @@ _NOTHING: Final = Policy(())
 GrantsOf = Callable[[RequestContext], Grants]
 """The caller's own policies, without any resource's."""
 
-_Key = tuple[str, str, str, str | None]
+_Key = tuple[str, str, str, str, str, str | None]
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,9 +113,7 @@ class PolicyAuthoriser:
         if context.account == function.account and is_root(context):
             return True
         allowed = self._allowed.get(function)
-        return allowed is not None and (
-            (context.principal_arn, context.session_policy, action, qualifier) in allowed
-        )
+        return allowed is not None and (_key_of(context, action, qualifier) in allowed)
 
     async def authorise(
         self, context: RequestContext, action: str, function: FunctionKey, qualifier: str | None
@@ -127,7 +126,7 @@ class PolicyAuthoriser:
         if not decision.allowed:
             raise denied(context.principal_arn, question, decision.reason)
         if decision.lasting and generation == self._generation:
-            self._remember(function, (context.principal_arn, context.session_policy, action, qualifier))
+            self._remember(function, _key_of(context, action, qualifier))
 
     async def allows_url(
         self,
@@ -173,7 +172,7 @@ class PolicyAuthoriser:
             raise denied(context.principal_arn, question, decision.reason)
 
     async def _decide(self, context: RequestContext, question: Question) -> Decision:
-        principal = principal_of(context.principal_arn, self._identities)
+        principal = caller_of(context, self._identities)
         keys = request_keys(context, principal, self._identities, self._clock.now_s())
         grants = await self._grants_for(context, question)
         keys.update(question.keys)
@@ -202,6 +201,8 @@ class PolicyAuthoriser:
 
     def grants_of(self, context: RequestContext) -> Grants:
         """The caller's own policies, and what narrows them."""
+        if not is_current(context, self._identities):
+            return Grants()
         own = self._identity_grants(context.principal_arn)
         if not context.session_policy:
             return own
@@ -301,6 +302,11 @@ def _keep(kept: dict[K, V], key: K, value: V, limit: int) -> None:
         if len(kept) >= limit:
             del kept[next(iter(kept))]
         kept[key] = value
+
+
+def _key_of(context: RequestContext, action: str, qualifier: str | None) -> _Key:
+    caller = context.principal_arn, context.account, context.bound_to, context.session_policy
+    return (*caller, action, qualifier)
 
 
 def function_question(

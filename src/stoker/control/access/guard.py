@@ -68,7 +68,7 @@ class Guard:
                 # Seen with AWS: tags at creation are asked for as if they were put on afterwards.
                 await self._authoriser.check(context, ask(context, request, "lambda:TagResource"))
             if configures:
-                await self._check_configuring(context, request)
+                await self._check_configuring(context, question.account, request)
             if question.account != context.account:
                 # Let in by the other account: from here on it is as if asked there.
                 context = msgspec.structs.replace(context, account=question.account)
@@ -76,9 +76,10 @@ class Guard:
 
         return guarded
 
-    async def _check_configuring(self, context: RequestContext, request: Any) -> None:
-        """A function gets only a role that its maker may pass, and layers that its maker may read."""
-        if context.principal_arn.endswith(f":{ROOT}"):
+    async def _check_configuring(self, context: RequestContext, account: str, request: Any) -> None:
+        """A function of ``account`` gets only a role that its maker may pass, and layers that its maker may
+        read."""
+        if context.principal_arn.endswith(f":{ROOT}") and context.account == account:
             return
         if request.role is not None:
             await self._authoriser.check(context, pass_role_question(context, request.role))
@@ -89,10 +90,10 @@ class Guard:
 
 
 def pass_role_question(context: RequestContext, role_arn: str) -> Question:
-    """May the caller give the role to Lambda?"""
+    """May the caller give the role to Lambda? Another account's is nobody's to pass, as on AWS."""
     return Question(
         action="iam:PassRole",
         resource=role_arn,
-        account=context.account,
+        account=role_arn.split(":", 5)[4],
         keys={"iam:passedtoservice": LAMBDA_SERVICE},
     )

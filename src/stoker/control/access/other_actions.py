@@ -7,7 +7,8 @@ from stoker.control.access.authoriser import Question
 from stoker.control.access.principals import read_arn, tag_keys
 from stoker.core.policy.conditions import Values
 from stoker.services.context import RequestContext
-from stoker.services.identity import Identities
+from stoker.services.identity import Identities, ManagedPolicy, Role, User
+from stoker.services.logs import named_group
 
 Ask = Callable[[RequestContext, Any, str, Identities], Question]
 
@@ -20,8 +21,9 @@ IAM_DENIED: Final = "AccessDenied"
 def _log_group(context: RequestContext, request: Any, action: str, _: Identities) -> Question:
     """A group or a stream of it. Policies name groups with and without what follows their name."""
     group = getattr(request, "log_group_name", None) or getattr(request, "log_group_identifier", None) or ""
-    groups = f"arn:aws:logs:{context.region}:{context.account}:log-group:"
-    arn = groups + group.removeprefix(groups).removesuffix(":*")
+    # Of an ARN only the name counts, here as in what serves the request: groups are the caller's own.
+    group = named_group(group) if group.startswith("arn:") else group
+    arn = f"arn:aws:logs:{context.region}:{context.account}:log-group:{group}"
     stream = getattr(request, "log_stream_name", None) or ""
     return Question(
         action=action,
@@ -54,8 +56,18 @@ LOGS_ACTIONS: Final[dict[str, Ask]] = dict.fromkeys(
 _KEYS: Final = {"policy_arn": "iam:policyarn", "permissions_boundary": "iam:permissionsboundary"}
 
 
-def _iam(context: RequestContext, action: str, resource: str, request: Any) -> Question:
+def _iam(
+    context: RequestContext,
+    action: str,
+    resource: str,
+    request: Any,
+    known: Role | User | ManagedPolicy | None = None,
+) -> Question:
     keys: dict[str, Values] = {}
+    for name, value in (known.tags if known else {}).items():
+        keys |= {f"aws:resourcetag/{name.lower()}": value, f"iam:resourcetag/{name.lower()}": value}
+    if isinstance(known, Role | User) and known.boundary:
+        keys["iam:permissionsboundary"] = known.boundary
     tags = getattr(request, "tags", None)
     if tags:
         keys |= tag_keys({tag.key: tag.value for tag in tags})
@@ -74,7 +86,7 @@ def _role(context: RequestContext, request: Any, action: str, identities: Identi
     known = identities.role(context.account, name)
     path = getattr(request, "path", None) or "/"
     arn = known.arn if known else f"arn:aws:iam::{context.account}:role{path}{name}"
-    return _iam(context, action, arn, request)
+    return _iam(context, action, arn, request, known)
 
 
 def _user(context: RequestContext, request: Any, action: str, identities: Identities) -> Question:
@@ -85,14 +97,14 @@ def _user(context: RequestContext, request: Any, action: str, identities: Identi
     known = identities.user(context.account, name)
     path = getattr(request, "path", None) or "/"
     arn = known.arn if known else f"arn:aws:iam::{context.account}:user{path}{name}"
-    return _iam(context, action, arn, request)
+    return _iam(context, action, arn, request, known)
 
 
-def _policy(context: RequestContext, request: Any, action: str, _: Identities) -> Question:
+def _policy(context: RequestContext, request: Any, action: str, identities: Identities) -> Question:
     arn: str | None = getattr(request, "policy_arn", None)
     if arn is None:
         arn = f"arn:aws:iam::{context.account}:policy{request.path or '/'}{request.policy_name}"
-    return _iam(context, action, arn, request)
+    return _iam(context, action, arn, request, identities.managed(arn))
 
 
 def _all(kind: str) -> Ask:

@@ -41,6 +41,27 @@ def principal_of(arn: str, identities: Identities) -> Principal:
     return Principal(kind, arn, account, role.arn if role else f"arn:aws:iam::{account}:role/{name}")
 
 
+def is_current(context: RequestContext, identities: Identities) -> bool:
+    """Whether a session is still of the role or user that it was made for, and of the caller's own account.
+
+    Names are given again after a deletion, sessions carry no path, and a function may name another account's
+    role.
+    """
+    kind, account, _, _ = read_arn(context.principal_arn)
+    if kind == SESSION and account != context.account:
+        return False
+    identity = identity_of(context.principal_arn, identities)
+    return not context.bound_to or identity is None or context.bound_to in (identity.arn, identity.unique_id)
+
+
+def caller_of(context: RequestContext, identities: Identities) -> Principal:
+    """The principal of a request; one that is nobody's any more is at home in no account."""
+    principal = principal_of(context.principal_arn, identities)
+    if is_current(context, identities):
+        return principal
+    return Principal(principal.kind, principal.arn, "")
+
+
 def identity_of(arn: str, identities: Identities) -> Role | User | None:
     """The stored user, or role of a session; None for root and for what is not stored."""
     kind, account, name, _ = read_arn(arn)

@@ -5,8 +5,9 @@ from typing import Final
 
 from stoker.control.access.authoriser import GrantsOf
 from stoker.control.access.principals import (
+    caller_of,
+    identity_of,
     is_root,
-    principal_of,
     read_arn,
     request_keys,
     user_id_of,
@@ -16,7 +17,7 @@ from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
 from stoker.core.policy.conditions import Values
 from stoker.core.policy.documents import TRUST, read_policy
-from stoker.core.policy.evaluation import SESSION, Asked, Grants, decide, permits
+from stoker.core.policy.evaluation import Asked, Grants, decide, permits
 from stoker.services import sts_types as types
 from stoker.services.context import OperationHandler, RequestContext
 from stoker.services.credentials import Credential, SessionIssuer
@@ -90,6 +91,7 @@ class SecurityTokens:
             session_name=request.role_session_name,
             lifetime_s=duration_s,
             session_policy=request.policy or "",
+            bound_to=role.unique_id,
         )
         return types.AssumeRoleResponse(
             credentials=self._shown(credential, duration_s),
@@ -104,13 +106,17 @@ class SecurityTokens:
     ) -> types.GetSessionTokenResponse:
         if request.serial_number or request.token_code:
             raise ServiceError("NotImplemented", "Stoker does not implement multi-factor authentication yet.")
-        if read_arn(context.principal_arn)[0] == SESSION:
+        if context.bound_to:  # a session that could renew itself would never end
             raise _denied("Cannot call GetSessionToken with session credentials")
         duration_s = request.duration_seconds or USER_SESSION_DEFAULT_S
         if is_root(context):
             duration_s = min(duration_s, ROOT_SESSION_MAX_S)
+        user = identity_of(context.principal_arn, self._identities)
         credential = self._issuer.issue_user_session(
-            account=context.account, user_arn=context.principal_arn, lifetime_s=duration_s
+            account=context.account,
+            user_arn=context.principal_arn,
+            lifetime_s=duration_s,
+            bound_to=user.unique_id if user else "",
         )
         return types.GetSessionTokenResponse(credentials=self._shown(credential, duration_s))
 
@@ -136,7 +142,7 @@ class SecurityTokens:
 
     def _may_assume(self, context: RequestContext, request: types.AssumeRoleRequest, role: Role) -> bool:
         """The trust must name the caller in any case, unlike policies of other resources."""
-        principal = principal_of(context.principal_arn, self._identities)
+        principal = caller_of(context, self._identities)
         keys = request_keys(context, principal, self._identities, self._clock.now_s())
         more: dict[str, Values] = {"sts:rolesessionname": request.role_session_name}
         if request.external_id is not None:

@@ -69,7 +69,9 @@ def holds(condition: Condition, context: Context) -> bool:
     if condition.operator == "null":
         return any((given is None) == (value.lower() == "true") for value in condition.values)
     if given is None:
-        return condition.if_exists or condition.negated or condition.quantifier == FOR_ALL
+        # ForAnyValue of nothing holds for no value, negated or not.
+        plainly_negated = condition.negated and condition.quantifier != FOR_ANY
+        return condition.if_exists or plainly_negated or condition.quantifier == FOR_ALL
     values = (given,) if isinstance(given, str) else given
     compare = _OPERATORS[condition.operator]
     wanted = _wanted(condition, context)
@@ -129,7 +131,10 @@ def _date(compare: Callable[[float, float], bool]) -> Callable[[str, str], bool]
 
 def _address(want: str, have: str) -> bool:
     try:
-        return ipaddress.ip_address(have) in ipaddress.ip_network(want, strict=False)
+        address = ipaddress.ip_address(have)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # a listener for both kinds shows IPv4 callers so
+        return address in ipaddress.ip_network(want, strict=False)
     except ValueError:
         return False
 
