@@ -15,7 +15,7 @@ LAYER = "mutated-layer"
 ENTITY = "mutated-entity"
 LAYER_ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{LAYER}"
 POLICY_ARN = f"arn:aws:iam::{ACCOUNT}:policy/{ENTITY}"
-BOUNDARY = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+BOUNDARY = POLICY_ARN
 SIGNER = f"arn:aws:signer:{REGION}:{ACCOUNT}:/signing-profiles/test"
 SIGNING = f"arn:aws:lambda:{REGION}:{ACCOUNT}:code-signing-config:csc-00000000000000000"
 SOURCE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"
@@ -170,7 +170,7 @@ LAMBDA_ROWS: dict[str, Row] = {
     ),
     "GetCodeSigningConfig": Row({"CodeSigningConfigArn": SIGNING}),
     "UpdateCodeSigningConfig": Row({"CodeSigningConfigArn": SIGNING}),
-    "DeleteCodeSigningConfig": Row({"CodeSigningConfigArn": SIGNING}),
+    "DeleteCodeSigningConfig": Row({"CodeSigningConfigArn": SIGNING.replace("csc-0", "csc-f")}),
     "ListCodeSigningConfigs": Row({}),
     "ListFunctionsByCodeSigningConfig": Row({"CodeSigningConfigArn": SIGNING}),
     "PutFunctionCodeSigningConfig": Row({"FunctionName": NAME, "CodeSigningConfigArn": SIGNING}),

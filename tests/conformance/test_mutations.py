@@ -13,7 +13,7 @@ from tests.conformance.raw import model
 from tests.conformance.rows import NAME, ROWS
 from tests.conformance.world import World, operations
 
-EXAMPLES = 150
+EXAMPLES = 100
 DEPTH_MAX = 4
 PROBLEMS_SHOWN = 12
 

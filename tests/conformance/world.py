@@ -109,14 +109,14 @@ class World:
         logs = self.kept.log_digest() if service == "logs" else self._logs
         if self.kept.commits() == self._commits and logs == self._logs:
             return True
-        digest = self._digest
+        before = (self._digest, self._logs)
         self.settled()
-        return (digest, logs) == (self._digest, self._logs)
+        return before == (self._digest, self._logs)
 
     def _taken_back(self, service: str, operation: str, sent: dict[str, Any], answer: Answer) -> None:
         undo = ROWS[service][operation].undo
         self.kept.settle()
-        if operation == "UpdateEventSourceMapping":
+        if operation in ("UpdateEventSourceMapping", "DeleteEventSourceMapping"):
             self._mappings.append(self._mappings.pop(0))
         if undo is not None:
             back, members = undo(sent, check_success(service, operation, answer))
