@@ -1,18 +1,14 @@
 """How asynchronous events end: destinations and dead-letter queues on a real server, over kills and outages."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.conformance.elsewhere import Elsewhere, waited
 from tests.running import ACCOUNT, REGION, RunningStoker
 
-WITHIN_S = 30.0
-SERVICES = ("SQS", "SNS", "S3", "EVENTBRIDGE")
 SOURCE = """
 def lambda_handler(event, context):
     print('ran', event)
@@ -20,40 +16,6 @@ def lambda_handler(event, context):
         raise Exception('intentional')
     return {'saw': event}
 """
-
-
-class Elsewhere:
-    """Another cloud's queues, topics, buses and buckets."""
-
-    def __init__(self) -> None:
-        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self.server.start()
-        host, port = self.server.get_host_and_port()
-        self.endpoint = f"http://{host}:{port}"
-        self.port = port
-
-    def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-        return boto3.client(service, endpoint_url=self.endpoint, region_name=REGION, **keys)
-
-    def queue(self, name: str) -> tuple[str, str]:
-        """(URL, ARN) of a new queue."""
-        url = self.client("sqs").create_queue(QueueName=name)["QueueUrl"]
-        shown = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-        return url, shown["Attributes"]["QueueArn"]
-
-    def received(self, url: str, count: int = 1) -> list[dict[str, Any]]:
-        """Messages as they come, deleted."""
-        found: list[dict[str, Any]] = []
-        service, deadline = self.client("sqs"), time.monotonic() + WITHIN_S
-        while len(found) < count and time.monotonic() < deadline:
-            answer = service.receive_message(
-                QueueUrl=url, MessageAttributeNames=["All"], MaxNumberOfMessages=10, WaitTimeSeconds=1
-            )
-            for message in answer.get("Messages", []):
-                service.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                found.append(message)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +28,7 @@ def elsewhere() -> Iterator[Elsewhere]:
 @pytest.fixture(scope="module")
 def sending(elsewhere: Elsewhere) -> Iterator[RunningStoker]:
     running = RunningStoker(retry_scale=0.002)
-    running.environment = {
-        **{f"AWS_ENDPOINT_URL_{name}": elsewhere.endpoint for name in SERVICES},
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }
+    running.environment = elsewhere.environment()
     try:
         running.start()
         yield running
@@ -94,13 +52,6 @@ def send(service: Any, name: str, event: object) -> str:
 
 def arn_of(name: str) -> str:
     return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
-
-
-def waited(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WITHIN_S
-    while not (found := look()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
 
 
 def test_failure_and_success_reach_queues(sending: RunningStoker, elsewhere: Elsewhere) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from stoker.app.frontends import FrontEndsStatistics
 from stoker.events.deliveries import DeliveryStatistics
+from stoker.events.mapping_runner import MappingStatistics
 from stoker.events.poller import EventStatistics
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
@@ -26,6 +27,7 @@ class Sources(msgspec.Struct, frozen=True):
     frontend: Callable[[], FrontendStatistics]
     events: Callable[[], EventStatistics]
     deliveries: Callable[[], DeliveryStatistics]
+    mappings: Callable[[], MappingStatistics]
     logs: Callable[[], Mapping[str, int]]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
@@ -57,6 +59,8 @@ class _Rooms(Collector):
         yield from _flat(
             "stoker_deliveries", "Records to destinations", deliveries, gauges=frozenset({"in_flight"})
         )
+        mappings = self._sources.mappings()
+        yield from _flat("stoker_mappings", "Event source mappings", mappings, gauges=_MAPPING_GAUGES)
         front_ends = self._sources.front_ends()
         if front_ends is not None:
             yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)
@@ -65,6 +69,7 @@ class _Rooms(Collector):
             yield CounterMetricFamily(f"stoker_logs_{name}", f"Function logs: {name}", value=float(value))
 
 
+_MAPPING_GAUGES = frozenset({"pollers", "in_flight"})
 _PROCESS_GAUGES = frozenset({"processes", "in_flight"})
 _WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb", "zygotes"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})

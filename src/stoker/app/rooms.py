@@ -11,6 +11,7 @@ from stoker.app.cellar import Cellar
 from stoker.app.host_memory import memory_available_mb, memory_budget_mb, memory_reserve_mb
 from stoker.app.runtimes import CatalogSupport
 from stoker.aws.clients import AwsClients
+from stoker.aws.queue_source import AwsQueueSource
 from stoker.aws.sender import AwsSender
 from stoker.control.iam.plane import IdentityPlane, IdentityPorts
 from stoker.control.plane import ControlPlane
@@ -19,6 +20,7 @@ from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.events.deliveries import DeliveryPoller
 from stoker.events.endings import StoredEndings
+from stoker.events.mapping_runner import MappingRunner
 from stoker.events.policies import StoredEventConfigs
 from stoker.events.poller import EventPoller
 from stoker.events.retries import RetryPolicy
@@ -49,6 +51,7 @@ class Rooms(msgspec.Struct, frozen=True, kw_only=True):
 
     poller: EventPoller
     deliveries: DeliveryPoller
+    mappings: MappingRunner
     frontend: InvokeFrontend
     urls: FunctionUrlFrontend
     manager: LocalWorkerManager
@@ -91,12 +94,19 @@ def wire_rooms(
         random=Random(SystemRandom().getrandbits(128)),
         admission=Admission(settings.account_concurrency),
     )
-    poller, deliveries = _event_pollers(settings, cellar, clock, frontend)
+    clients = AwsClients(os.environ)
+    poller, deliveries = _event_pollers(settings, cellar, clock, frontend, clients)
+    mappings = MappingRunner(
+        cellar.records, AwsQueueSource(clients), frontend, clock, Random(SystemRandom().getrandbits(128))
+    )
     objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))
-    control = ControlPlane(_control_ports(settings, cellar, clock, objects, runtimes, identity, manager))
+    control = ControlPlane(
+        _control_ports(settings, cellar, clock, objects, runtimes, identity, manager, mappings)
+    )
     return Rooms(
         poller=poller,
         deliveries=deliveries,
+        mappings=mappings,
         frontend=frontend,
         urls=FunctionUrlFrontend(
             UrlDirectory(cellar.records, cellar.invalidation), identity.authoriser, frontend
@@ -111,12 +121,12 @@ def wire_rooms(
 
 
 def _event_pollers(
-    settings: Settings, cellar: Cellar, clock: Clock, frontend: InvokeFrontend
+    settings: Settings, cellar: Cellar, clock: Clock, frontend: InvokeFrontend, clients: AwsClients
 ) -> tuple[EventPoller, DeliveryPoller]:
     deliveries = DeliveryPoller(
         cellar.queue.deliveries,
         cellar.queue,
-        AwsSender(AwsClients(os.environ)),
+        AwsSender(clients),
         clock,
         Random(SystemRandom().getrandbits(128)),
     )
@@ -197,6 +207,7 @@ def _control_ports(
     runtimes: RuntimeCatalog,
     identity: IdentityPlane,
     provisioner: Provisioner,
+    mappings: MappingRunner,
 ) -> Ports:
     return Ports(
         metadata=cellar.metadata,
@@ -212,4 +223,5 @@ def _control_ports(
         check_role=identity.check_role,
         url_domain=settings.url_domain,
         account_concurrency=settings.account_concurrency,
+        mapping_changed=mappings.mapping_changed,
     )

@@ -97,6 +97,7 @@ class Service:
                 frontend=rooms.frontend.statistics,
                 events=rooms.poller.statistics,
                 deliveries=rooms.deliveries.statistics,
+                mappings=rooms.mappings.statistics,
                 logs=logs.losses,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )
@@ -228,6 +229,8 @@ async def _start_rooms(rooms: Rooms, stack: AsyncExitStack) -> None:
     await rooms.control.start()
     stack.push_async_callback(rooms.control.close)
     stack.push_async_callback(rooms.frontend.close, DRAIN_S / 2)
+    await rooms.mappings.start()
+    stack.push_async_callback(rooms.mappings.close, DRAIN_S / 2)
     rooms.deliveries.start()
     stack.push_async_callback(rooms.deliveries.close)
     rooms.poller.start()

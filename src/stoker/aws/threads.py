@@ -1,6 +1,7 @@
 """A bounded number of daemon threads for calls that block; none of them holds up the end of the process."""
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -39,18 +40,24 @@ class CallThreads:
             else:
                 _tell(loop, _succeed, answer, result)
 
-        self._calls.put_nowait(run)
+        self.begin(run)
+        return await answer
+
+    def begin(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run some time soon; what it raises is lost. Raises queue.Full."""
+        self._calls.put_nowait(call)
         if self._calls.qsize() > self._idle and self._threads < self._threads_max:
             self._threads += 1
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
-        return await answer
 
     def _serve(self) -> None:
         while True:
             self._idle += 1
             call = self._calls.get()
             self._idle -= 1
-            call()
+            # What `call` wraps tells its own caller; the rest has nobody to tell.
+            with contextlib.suppress(Exception):
+                call()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, told: Callable[..., None], *what: Any) -> None:

@@ -13,7 +13,6 @@ from stoker.services.event_sources import (
     EVENT_SOURCE_MAPPING,
     SETTLED_STATES,
     EventSourceMapping,
-    mapping_arn,
 )
 from stoker.services.records import (
     Change,
@@ -41,26 +40,17 @@ class MappingTransitions:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def resume(self) -> None:
-        """Take up what is under way, and say which mappings wait for a poller."""
+        """Take up what is under way, if anything is."""
         for entry in await self._shelf.every():
             if entry.value.shown.state not in SETTLED_STATES:
                 self.begin(entry)
-            self.warn(entry)
 
     def begin(self, entry: Entry[EventSourceMapping]) -> None:
-        """Bring a mapping that was just written to rest."""
+        """Bring a mapping that was just written to rest; whoever polls is told of both."""
+        self._ports.mapping_changed(entry.key)
         task = asyncio.get_running_loop().create_task(self._settle(entry))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def warn(self, entry: Entry[EventSourceMapping]) -> None:
-        """Tell the operator that an enabled mapping invokes nothing yet."""
-        if entry.value.enabled:
-            _log.warning(
-                "the records of an event source mapping are not polled: pollers are not built yet",
-                mapping=mapping_arn(entry.key),
-                source=entry.value.shown.event_source_arn,
-            )
 
     async def drained(self) -> None:
         """Wait until nothing is under way."""
@@ -88,6 +78,7 @@ class MappingTransitions:
             except StokerError as problem:
                 _log.warning("a mapping's state could not be written", reason=repr(problem))
             else:
+                self._ports.mapping_changed(entry.key)
                 return
 
     def _outcome(self, entry: Entry[EventSourceMapping]) -> Change:

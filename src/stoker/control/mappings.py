@@ -84,9 +84,7 @@ class EventSourceMappings:
             await self._shelf.write(Put(record), requires=(*unmapped, stays(found)))
         except RequirementUnmet as problem:
             raise await self._unmet(problem.requirement, kind, found, mapping.shown) from problem
-        entry = self._shelf.decode(record)
-        self._transitions.begin(entry)
-        self._transitions.warn(entry)
+        self._transitions.begin(self._shelf.decode(record))
         return mapping.shown
 
     async def get(

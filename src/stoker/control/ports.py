@@ -9,7 +9,7 @@ from stoker.services.code import CodeStore
 from stoker.services.functions import FunctionMetadata, Invalidation
 from stoker.services.manager import Provisioner
 from stoker.services.objects import ObjectSource
-from stoker.services.records import Records
+from stoker.services.records import RecordKey, Records
 from stoker.services.runtime_support import RuntimeSupport
 
 
@@ -33,6 +33,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     url_domain: str = "localhost"
     """The domain below which function URLs have their host names."""
     account_concurrency: int = 1000
+    mapping_changed: Callable[[RecordKey], None] = lambda _key: None
+    """Told after each write of an event source mapping."""
     code_grace_s: float = 60.0
     """How long code that was replaced or deleted stays for cold starts that are under way."""
     code_storage_max_bytes: int = 300 * 1024**3
