@@ -7,6 +7,7 @@ forger: a pack may reach no sandbox but those of its own archive.
 import hashlib
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 from typing import Final
@@ -18,8 +19,9 @@ SCRIPT_MAX_BYTES: Final = 8 * 1024**2
 CACHE_MAX_BYTES: Final = 16 * 1024**2
 """Of one file, as the compiler's limit has it."""
 PACK_MAX_BYTES: Final = 64 * 1024**2
-PACKS_MAX: Final = 64
-"""Accounts and builds per archive."""
+PACKS_MAX: Final = 16
+PACKS_MAX_BYTES: Final = 128 * 1024**2
+"""Of one archive, over all accounts and builds; the oldest make room."""
 
 PACK: Final = "pack"
 MAGIC: Final = b"stoker-code-cache/1\n"
@@ -115,7 +117,7 @@ def _finished(out: int, sources: list[str]) -> list[tuple[str, str, int]]:
 
 def _write_pack(home: int, place: str, out: int, caches: list[tuple[str, str, int]]) -> None:
     """Complete and on disk before it has its name. Nobody but this process writes in that folder."""
-    folder = _made_folder(home, place)
+    folder = _made_folder(home, place, sum(size_bytes for _, _, size_bytes in caches))
     try:
         pack = os.open(
             _MAKING,
@@ -134,13 +136,32 @@ def _write_pack(home: int, place: str, out: int, caches: list[tuple[str, str, in
         os.close(folder)
 
 
-def _made_folder(home: int, place: str) -> int:
+def _make_room(above: int, size_bytes: int) -> None:
+    """Remove the oldest packs until another one fits; who has one mounted compiles for himself again."""
+    names = os.listdir(above)
+    names.sort(key=lambda name: os.stat(name, dir_fd=above).st_mtime_ns, reverse=True)
+    left_bytes = sum(_pack_bytes(above, name) for name in names)
+    while names and (len(names) >= PACKS_MAX or left_bytes + size_bytes > PACKS_MAX_BYTES):
+        oldest = names.pop()
+        left_bytes -= _pack_bytes(above, oldest)
+        shutil.rmtree(oldest, dir_fd=above)
+
+
+def _pack_bytes(above: int, name: str) -> int:
+    """What a folder of a pack takes; also one that was never finished."""
+    folder = os.open(name, _DIRECTORY, dir_fd=above)
+    try:
+        return sum(os.stat(file, dir_fd=folder).st_size for file in os.listdir(folder))
+    finally:
+        os.close(folder)
+
+
+def _made_folder(home: int, place: str, size_bytes: int) -> int:
     compiled, name = place.split("/")
     _make_folder(home, compiled)
     above = os.open(compiled, _DIRECTORY, dir_fd=home)
     try:
-        if len(os.listdir(above)) >= PACKS_MAX:
-            raise OSError(f"{PACKS_MAX} packs of one archive")
+        _make_room(above, size_bytes)
         _make_folder(above, name)
         return os.open(name, _DIRECTORY, dir_fd=above)
     finally:
