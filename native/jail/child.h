@@ -25,7 +25,7 @@ struct child_plan {
     struct surrender_plan surrender;
 };
 
-enum { CHILD_RUNTIME_API, CHILD_SERVICE_API, CHILD_LISTENERS };
+enum { CHILD_RUNTIME_API, CHILD_SERVICE_API, CHILD_RUNTIME_SOCKET, CHILD_LISTENERS };
 
 /* Sends a note with the listeners once its namespaces are furnished, waits for the jail's note that its ids
  * are set, gives everything up and executes the init. */

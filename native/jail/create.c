@@ -241,7 +241,7 @@ static int have_forked(struct making *making)
 
 static int receive_listeners(struct making *making)
 {
-    int listeners[CHILD_LISTENERS] = {-1, -1};
+    int listeners[CHILD_LISTENERS] = {-1, -1, -1};
     int count = passing_receive(making->notes, &making->note, listeners, CHILD_LISTENERS);
     for (int i = 0; i < CHILD_LISTENERS; i++) {
         making->fds[JAIL_FD_RUNTIME_API + i] = listeners[i];

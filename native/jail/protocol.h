@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define JAIL_MAGIC 0x4b4c4a53u
-#define JAIL_VERSION 3
+#define JAIL_VERSION 4
 #define JAIL_REQUEST_FDS_MAX 4
 #define JAIL_ANSWER_FDS_MAX 16
 #define JAIL_STAGE_BYTES 64
@@ -60,6 +60,7 @@ enum jail_answer_fd {
     JAIL_FD_CONTROL,        /* to the init inside, see init/control.h */
     JAIL_FD_RUNTIME_API,    /* listening on 127.0.0.1:9001 inside */
     JAIL_FD_SERVICE_API,    /* listening on 127.0.0.1:9797 inside */
+    JAIL_FD_RUNTIME_SOCKET, /* the same as RUNTIME_API, listening on the abstract Unix socket "stoker-runtime" */
     JAIL_FD_OUTPUT,         /* read end of standard output and error */
     JAIL_FD_TELEMETRY,      /* read end of the framed log pipe */
     JAIL_FD_FREEZE,         /* cgroup.freeze, or v1's freezer.state */

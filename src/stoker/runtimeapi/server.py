@@ -38,7 +38,7 @@ class RuntimeApi:
         self._waiting: deque[Connection] = deque(maxlen=MAX_CONNECTIONS)
         self._pending: RuntimeInvocation | None = None
         self._rendered = b""
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._allowance = float(REFUSED_BURST)
         self._allowance_at_s = 0.0
 
@@ -47,11 +47,13 @@ class RuntimeApi:
         """Where the runtime is."""
         return self._states.state
 
-    async def start(self, listening_socket: socket.socket) -> None:
-        """Serve a socket that listens already; the server owns it from now on."""
+    async def start(self, *listening: socket.socket) -> None:
+        """Serve sockets that listen already, TCP or Unix; the server owns them from now on."""
         loop = asyncio.get_running_loop()
-        listening_socket.setblocking(False)
-        self._server = await loop.create_server(lambda: Connection(self), sock=listening_socket)
+        for one in listening:
+            one.setblocking(False)
+            serve = loop.create_unix_server if one.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await serve(lambda: Connection(self), sock=one))
 
     async def close(self) -> None:
         """Stop listening and drop every connection; the runtime's waiting ``/next`` ends with it."""
@@ -61,9 +63,8 @@ class RuntimeApi:
         self._rendered = b""
         for connection in tuple(self._connections):
             connection.close()
-        if self._server is not None:
-            server, self._server = self._server, None
-            server.close()
+        while self._servers:
+            self._servers.pop().close()
 
     def assign(self, assignment: bytes) -> None:
         """Tell a pooled runtime what it is for: JSON text, the answer to its waiting request.

@@ -11,7 +11,7 @@ import msgspec
 from stoker.sandbox.driver import MountPoint, SandboxLimits
 
 MAGIC = 0x4B4C4A53
-VERSION = 3
+VERSION = 4
 CPU_PERIOD_US = 100_000
 MEBIBYTE = 1 << 20
 
@@ -42,17 +42,18 @@ class Handle(enum.IntEnum):
     CONTROL = 1
     RUNTIME_API = 2
     SERVICE_API = 3
-    OUTPUT = 4
-    TELEMETRY = 5
-    FREEZE = 6
-    KILL = 7
-    EVENTS = 8
-    MEMORY_CURRENT = 9
-    MEMORY_PEAK = 10
-    OOM = 11
-    OOM_EVENT = 12
-    DNS_UDP = 13
-    DNS_TCP = 14
+    RUNTIME_SOCKET = 4
+    OUTPUT = 5
+    TELEMETRY = 6
+    FREEZE = 7
+    KILL = 8
+    EVENTS = 9
+    MEMORY_CURRENT = 10
+    MEMORY_PEAK = 11
+    OOM = 12
+    OOM_EVENT = 13
+    DNS_UDP = 14
+    DNS_TCP = 15
 
 
 class Feature(enum.IntFlag):

@@ -47,6 +47,7 @@ class ContainerSandbox:
         handles = answer.handles
         self.sandbox_id = spec.sandbox_id
         self.runtime_api = _listener(handles[Handle.RUNTIME_API])
+        self.runtime_socket = _listener(handles[Handle.RUNTIME_SOCKET])
         self.service_api = _listener(handles[Handle.SERVICE_API])
         self.output = handles[Handle.OUTPUT]
         self.telemetry = handles[Handle.TELEMETRY]
@@ -276,6 +277,7 @@ class ContainerSandbox:
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         self.runtime_api.close()
+        self.runtime_socket.close()
         self.service_api.close()
         self._freezer.close()
         self._memory.close()

@@ -96,6 +96,11 @@ class Sandbox(Protocol):
         ...
 
     @property
+    def runtime_socket(self) -> socket.socket:
+        """The same on the abstract Unix socket ``stoker-runtime`` of that namespace, for our bootstraps."""
+        ...
+
+    @property
     def service_api(self) -> socket.socket:
         """Listening on 127.0.0.1:9797 inside the sandbox's network namespace; the caller serves it."""
         ...

@@ -82,6 +82,7 @@ class FakeSandbox:
         self._fork = _forked_launch(driver, spec)
         self.frozen = False
         self.runtime_api = _listen()
+        self.runtime_socket = _listen_by_name()
         self.service_api = _listen()
         self.output, self._output_inside = _pipe()
         self.telemetry, self._telemetry_inside = _pipe()
@@ -174,6 +175,7 @@ class FakeSandbox:
             with suppress(asyncio.CancelledError):
                 await self._running
         self.runtime_api.close()
+        self.runtime_socket.close()
         self.service_api.close()
         os.close(self.output)
         os.close(self.telemetry)
@@ -217,6 +219,14 @@ def _forked_launch(driver: FakeDriver, spec: SandboxSpec) -> Launch | None:
     if zygote is None or zygote.launched is None or not zygote.spec.is_zygote:
         raise SandboxCreateError("the zygote is gone")
     return zygote.launched
+
+
+def _listen_by_name() -> socket.socket:
+    """On an abstract Unix socket whose name the kernel chooses: fakes share one network namespace."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind("")
+    listening.listen()
+    return listening
 
 
 def _listen() -> socket.socket:

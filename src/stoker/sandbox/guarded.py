@@ -63,6 +63,10 @@ class GuardedSandbox:
         return self._inner.runtime_api
 
     @property
+    def runtime_socket(self) -> socket.socket:
+        return self._inner.runtime_socket
+
+    @property
     def service_api(self) -> socket.socket:
         return self._inner.service_api
 

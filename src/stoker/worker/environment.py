@@ -68,7 +68,7 @@ class Environment:
 
     async def serve(self, serve_service_api: ServeServiceApi | None) -> None:
         """Serve the sandbox's APIs."""
-        await self._api.start(self.sandbox.runtime_api)
+        await self._api.start(self.sandbox.runtime_api, self.sandbox.runtime_socket)
         if serve_service_api is not None:
             self._stop_service_api = await serve_service_api(self.sandbox.service_api)
 

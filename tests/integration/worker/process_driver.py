@@ -25,6 +25,9 @@ class ProcessSandbox:
         self.thaws = 0
         self.destroyed = False
         self.runtime_api = _listen()
+        self.runtime_socket = socket.socket(socket.AF_UNIX)
+        self.runtime_socket.bind("")  # a name of the kernel's choice: these processes share one network
+        self.runtime_socket.listen()
         self.service_api = _listen()
         self.runtime_port = self.runtime_api.getsockname()[1]
         self.output, self._output_write = os.pipe()
@@ -119,6 +122,7 @@ class ProcessSandbox:
         os.close(self.output)
         os.close(self.telemetry)
         self.runtime_api.close()
+        self.runtime_socket.close()
         self.service_api.close()
 
     def _memory(self, field: str) -> int:

@@ -17,7 +17,7 @@ from tests.integration.sandbox.running_jail import RunningJail, look, missing, r
 
 REQUEST = struct.Struct("<IHHQQQQIIIIQIIQ")
 MAGIC = 0x4B4C4A53
-GOOD = [MAGIC, 3, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0]
+GOOD = [MAGIC, 4, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0]
 ROUNDS = 400
 
 

@@ -110,6 +110,7 @@ class ScriptedSandbox:
         self._folder = tempfile.TemporaryDirectory()
         self.path = f"{self._folder.name}/api"
         self.runtime_api = _listen(self.path)
+        self.runtime_socket = _listen(f"{self._folder.name}/runtime")
         self.service_api = _listen(f"{self._folder.name}/service")
         self.output, self.output_write = os.pipe()
         self.telemetry, self._telemetry_write = os.pipe()
@@ -182,6 +183,7 @@ class ScriptedSandbox:
         for fd in (self.output, self.output_write, self.telemetry, self._telemetry_write):
             os.close(fd)
         self.runtime_api.close()
+        self.runtime_socket.close()
         self.service_api.close()
         self._folder.cleanup()
 

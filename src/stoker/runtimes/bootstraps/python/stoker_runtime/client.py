@@ -11,6 +11,13 @@ MAX_RESPONSE_BYTES = 6291556
 _MAX_HEAD_BYTES = 1 << 20
 
 
+_OF_SANDBOXES = "127.0.0.1:9001"
+"""Where the API is in every sandbox, unless something that stands between says otherwise."""
+
+_NAME = "\0stoker-runtime"
+"""The same API on a Unix socket, at half the cost of loopback. Node cannot: its libuv pads such names."""
+
+
 class RuntimeClientError(Exception):
     """The Runtime API refused a request or its connection ended."""
 
@@ -35,6 +42,10 @@ class RuntimeClient:
         """Open the connection, if it is not open."""
         if self._socket is not None:
             return
+        if self._authority == _OF_SANDBOXES:
+            self._socket = _by_name()
+            if self._socket is not None:
+                return
         family = _socket.AF_INET6 if ":" in self._host else _socket.AF_INET
         connection = _socket.socket(family, _socket.SOCK_STREAM)
         connection.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -152,6 +163,17 @@ class RuntimeClient:
         if not data:
             raise RuntimeClientError("The Runtime API closed the connection")
         return data
+
+
+def _by_name():
+    """A connection by the Unix socket; None where there is none."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.connect(_NAME)
+    except OSError:
+        connection.close()
+        return None
+    return connection
 
 
 def _header_value(text):
