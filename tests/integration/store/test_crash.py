@@ -51,6 +51,7 @@ async def _inspect(data: Path) -> set[str]:
     """The functions after a restart; all active, each with its code, and no other code."""
     plane, code, packers, database = await opened(data)
     await plane._settling.drained()
+    await plane._holds.swept()
     operations = plane.operations()
     names: set[str] = set()
     used: set[str] = set()
