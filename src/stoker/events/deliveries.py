@@ -15,6 +15,7 @@ import structlog
 from stoker.core.arn import parse_function_reference
 from stoker.core.clock import Clock
 from stoker.core.errors import ServiceError
+from stoker.events.polling import IDLE_WAIT_MAX_S, poll, wait_until_s
 from stoker.services.delivery import DeliveryFailed, Sender
 from stoker.services.functions import FunctionKey
 from stoker.services.queue import Delivery, DeliveryQueue, EventExists, EventQueue, QueuedEvent, QueueFull
@@ -29,9 +30,6 @@ GIVEN_UP_AFTER_S = 6 * 3600.0
 """As long as AWS keeps an event."""
 RESTING_MAX = 1000
 """Destinations of which it is remembered that they fail."""
-IDLE_WAIT_MIN_S = 0.001
-IDLE_WAIT_MAX_S = 60.0
-FAILURE_WAIT_S = 1.0
 
 _log = structlog.get_logger("stoker.events")
 
@@ -72,7 +70,9 @@ class DeliveryPoller:
     def start(self) -> None:
         """Begin to send."""
         if self._loop is None:
-            self._loop = asyncio.get_running_loop().create_task(self._poll())
+            self._loop = asyncio.get_running_loop().create_task(
+                poll(self._take, self._wake, failed="deliveries could not be read; trying again")
+            )
 
     def wake(self) -> None:
         """A delivery was added: look now."""
@@ -98,20 +98,6 @@ class DeliveryPoller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _poll(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                wait_s = await self._take()
-            except Exception as error:
-                _log.error("deliveries could not be read; trying again", reason=repr(error))
-                wait_s = FAILURE_WAIT_S
-            if wait_s > 0:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), wait_s)
-                except TimeoutError:
-                    continue
-
     async def _take(self) -> float:
         free = min(BATCH_MAX, CONCURRENCY_MAX - len(self._running))
         if free <= 0:
@@ -130,10 +116,7 @@ class DeliveryPoller:
         await self._deliveries.postpone(held_up)
         if len(taken) == free:
             return 0.0
-        due_s = await self._deliveries.next_due_s()
-        if due_s is None:
-            return IDLE_WAIT_MAX_S
-        return min(IDLE_WAIT_MAX_S, max(IDLE_WAIT_MIN_S, due_s - self._clock.now_s()))
+        return wait_until_s(await self._deliveries.next_due_s(), self._clock.now_s())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

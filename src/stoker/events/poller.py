@@ -12,6 +12,7 @@ from stoker.core.clock import Clock
 from stoker.events.endings import Endings
 from stoker.events.outcome_records import Ending
 from stoker.events.policies import EventConfigs, narrowed
+from stoker.events.polling import IDLE_WAIT_MAX_S, poll, wait_until_s
 from stoker.events.retries import Decision, Drop, DropReason, Retry, RetryPolicy, decide, is_too_old
 from stoker.services.events import Attempt, AttemptOutcome, EventInvoker
 from stoker.services.queue import Delivery, EventQueue, QueuedEvent
@@ -22,11 +23,6 @@ front end gives events no more than half and would throttle the rest."""
 BATCH_MAX = 32
 LEASE_S = 1200.0
 """Longer than the longest attempt: 900 s, after an Init of up to 130 s, and the wait for a sandbox."""
-IDLE_WAIT_MIN_S = 0.001
-"""Clocks differ by less: waking a hair before an event is due must not become a busy loop."""
-IDLE_WAIT_MAX_S = 60.0
-FAILURE_WAIT_S = 1.0
-"""Before the queue is asked again after it failed."""
 
 _log = structlog.get_logger("stoker.events")
 
@@ -79,7 +75,9 @@ class EventPoller:
     def start(self) -> None:
         """Begin to take events."""
         if self._loop is None:
-            self._loop = asyncio.get_running_loop().create_task(self._poll())
+            self._loop = asyncio.get_running_loop().create_task(
+                poll(self._take, self._wake, failed="the event queue could not be read; trying again")
+            )
 
     def wake(self) -> None:
         """An event was put on the queue: look now."""
@@ -108,17 +106,6 @@ class EventPoller:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _poll(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                wait_s = await self._take()
-            except Exception as error:
-                _log.error("the event queue could not be read; trying again", reason=repr(error))
-                wait_s = FAILURE_WAIT_S
-            if wait_s > 0:
-                await self._wait(wait_s)
-
     async def _take(self) -> float:
         """Start what is due and fits; returns how long there is nothing to do, unless woken."""
         free = min(BATCH_MAX, self._concurrency_max - len(self._running))
@@ -132,16 +119,7 @@ class EventPoller:
             task.add_done_callback(self._ended)
         if len(events) == free:
             return 0.0
-        due_s = await self._queue.next_due_s()
-        if due_s is None:
-            return IDLE_WAIT_MAX_S
-        return min(IDLE_WAIT_MAX_S, max(IDLE_WAIT_MIN_S, due_s - self._clock.now_s()))
-
-    async def _wait(self, wait_s: float) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), wait_s)
-        except TimeoutError:
-            return
+        return wait_until_s(await self._queue.next_due_s(), self._clock.now_s())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

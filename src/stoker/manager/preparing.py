@@ -91,9 +91,7 @@ class Preparing:
             known.count = count
         else:
             self._provisions.pop(deployment_id, None)
-        held = self._pool.provisioned_of(function.key, deployment_id)
-        if held > count:
-            self._making.retire(self._pool.unprovision(function.key, deployment_id, held - count))
+        self._let_surplus_go(function)
         self.check()
 
     def provisioned(self, function: FunctionVersion) -> Provisioned:
@@ -113,10 +111,6 @@ class Preparing:
         if self._provisions:
             self._arm()
 
-    def is_idle(self) -> bool:
-        """Whether ``check`` will never have anything to do, as things are."""
-        return not self._provisions
-
     async def _provide(self, provision: Provision) -> None:
         function = provision.function
         try:
@@ -132,12 +126,16 @@ class Preparing:
             provision.succeeded()
         finally:
             provision.making -= 1
-        held = self._pool.provisioned_of(function.key, function.deployment_id)
-        current = self._provisions.get(function.deployment_id)
-        surplus = held - (0 if current is None else current.count)
-        if surplus > 0:
-            self._making.retire(self._pool.unprovision(function.key, function.deployment_id, surplus))
+        self._let_surplus_go(function)
         self.check()
+
+    def _let_surplus_go(self, function: FunctionVersion) -> None:
+        """End what is held beyond the count of now, which may have changed while it was being made."""
+        key, deployment_id = function.key, function.deployment_id
+        current = self._provisions.get(deployment_id)
+        surplus = self._pool.provisioned_of(key, deployment_id) - (0 if current is None else current.count)
+        if surplus > 0:
+            self._making.retire(self._pool.unprovision(key, deployment_id, surplus))
 
     async def _make(self, function: FunctionVersion, *, provisioned: bool) -> None:
         ticket = self._pool.plan(function, self._clock.monotonic_s())

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 
 from stoker.services.queue import Delivery, DeliveryKind
 from stoker.store.database import Database
+from stoker.store.leases import next_due_s, take_due
 from stoker.store.schema import deliveries as table
 
 DELIVERY_OVERHEAD_BYTES = 512
@@ -22,29 +23,12 @@ class SqlDeliveryQueue:
         self._released = released
 
     async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[Delivery]:
-        due = (
-            select(table)
-            .where(table.c.due_at_s <= now_s)
-            .order_by(table.c.due_at_s)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        lease = (
-            update(table)
-            .where(table.c.delivery_id == bindparam("taken_id"))
-            .values(
-                taken_due_at_s=func.coalesce(table.c.taken_due_at_s, table.c.due_at_s),
-                due_at_s=now_s + lease_s,
+        rows = await self._database.write(
+            lambda connection: take_due(
+                connection, table, table.c.delivery_id, now_s=now_s, limit=limit, lease_s=lease_s
             )
         )
-
-        def transaction(connection: Connection) -> list[RowMapping]:
-            rows = list(connection.execute(due).mappings())
-            if rows:
-                connection.execute(lease, [{"taken_id": row["delivery_id"]} for row in rows])
-            return rows
-
-        return [_delivery(row) for row in await self._database.write(transaction)]
+        return [_delivery(row) for row in rows]
 
     async def postpone(self, deliveries: Sequence[Delivery]) -> None:
         rows = [
@@ -68,21 +52,12 @@ class SqlDeliveryQueue:
             self._released(size_bytes)
 
     async def next_due_s(self) -> float | None:
-        return await self._database.read(
-            lambda connection: connection.execute(select(func.min(table.c.due_at_s))).scalar_one()
-        )
+        return await self._database.read(lambda connection: next_due_s(connection, table))
 
     async def count(self) -> int:
         return await self._database.read(
             lambda connection: connection.execute(select(func.count()).select_from(table)).scalar_one()
         )
-
-
-def void_leases(connection: Connection) -> None:
-    """Make what a process that is gone had taken due again as before."""
-    leased = table.c.taken_due_at_s.is_not(None)
-    statement = update(table).where(leased)
-    connection.execute(statement.values(due_at_s=table.c.taken_due_at_s, taken_due_at_s=None))
 
 
 def insert_deliveries(connection: Connection, added: Sequence[Delivery]) -> None:

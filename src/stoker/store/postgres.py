@@ -9,7 +9,7 @@ from random import SystemRandom
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -79,11 +79,8 @@ class PostgresDatabase:
             },
         )
 
-        def locked(connection: Connection) -> None:
-            prepare(connection)
-
         try:
-            await self._locked(locked)
+            await self._locked(prepare)
         except BaseException:
             await self.close()
             raise
@@ -158,6 +155,6 @@ def _words(problem: BaseException) -> str:
     """What went wrong, in one line, without the statement and its values: they may hold what is sealed."""
     if isinstance(problem, PoolTimeout):
         return "no connection became free"
-    if isinstance(problem, OperationalError | InterfaceError | DBAPIError):
+    if isinstance(problem, DBAPIError):
         problem = problem.orig or problem
     return " ".join(str(problem).split()) or type(problem).__name__

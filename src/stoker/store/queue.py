@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from stoker.core.errors import StokerError
@@ -15,8 +15,9 @@ from stoker.store.deliveries import (
     delivery_size_bytes,
     insert_deliveries,
     stored_bytes,
-    void_leases,
 )
+from stoker.store.leases import next_due_s, take_due, void_leases
+from stoker.store.schema import deliveries as deliveries_table
 from stoker.store.schema import events
 
 EVENT_OVERHEAD_BYTES = 512
@@ -38,12 +39,10 @@ class SqlEventQueue:
 
         Call once, before anything else.
         """
-        leased = events.c.taken_due_at_s.is_not(None)
-        statement = update(events).where(leased).values(due_at_s=events.c.taken_due_at_s, taken_due_at_s=None)
 
         def transaction(connection: Connection) -> None:
-            connection.execute(statement)
-            void_leases(connection)
+            void_leases(connection, events)
+            void_leases(connection, deliveries_table)
 
         await self._database.write(transaction)
         self._count, self._bytes = await self._database.read(_depth)
@@ -68,29 +67,12 @@ class SqlEventQueue:
             raise
 
     async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[QueuedEvent]:
-        due = (
-            select(events)
-            .where(events.c.due_at_s <= now_s)
-            .order_by(events.c.due_at_s)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        lease = (
-            update(events)
-            .where(events.c.request_id == bindparam("taken_id"))
-            .values(
-                taken_due_at_s=func.coalesce(events.c.taken_due_at_s, events.c.due_at_s),
-                due_at_s=now_s + lease_s,
+        rows = await self._database.write(
+            lambda connection: take_due(
+                connection, events, events.c.request_id, now_s=now_s, limit=limit, lease_s=lease_s
             )
         )
-
-        def transaction(connection: Connection) -> list[RowMapping]:
-            rows = list(connection.execute(due).mappings())
-            if rows:
-                connection.execute(lease, [{"taken_id": row["request_id"]} for row in rows])
-            return rows
-
-        return [_event(row) for row in await self._database.write(transaction)]
+        return [_event(row) for row in rows]
 
     async def reschedule(self, event: QueuedEvent) -> None:
         statement = (
@@ -119,9 +101,7 @@ class SqlEventQueue:
             self._account(-1, sum(map(delivery_size_bytes, deliveries)) - size_bytes)
 
     async def next_due_s(self) -> float | None:
-        return await self._database.read(
-            lambda connection: connection.execute(select(func.min(events.c.due_at_s))).scalar_one()
-        )
+        return await self._database.read(lambda connection: next_due_s(connection, events))
 
     async def depth(self) -> tuple[int, int]:
         return self._count, self._bytes
