@@ -8,16 +8,17 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from stoker.core.errors import SandboxCreateError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
+from stoker.sandbox.container_folders import open_folders
 from stoker.sandbox.container_protocol import Answer, Feature, Handle, Operation
 from stoker.sandbox.container_sandbox import ContainerSandbox
 from stoker.sandbox.dns_forwarder import DnsSockets
-from stoker.sandbox.driver import DriverInfo, MountPoint, SandboxSpec
+from stoker.sandbox.driver import DriverInfo, SandboxSpec
 
 RECONNECT_FIRST_S = 0.02
 RECONNECT_LONGEST_S = 1.0
@@ -143,7 +144,7 @@ class ContainerDriver:
     async def _create(self, spec: SandboxSpec) -> ContainerSandbox:
         connection = await self._jail()
         zygote = self._zygote(spec.zygote)
-        folders = _open_folders(spec.mounts)
+        folders = open_folders(spec.mounts)
         try:
             answer = await connection.request(
                 Operation.CREATE,
@@ -173,23 +174,6 @@ class ContainerDriver:
             if sandbox.sandbox_id == sandbox_id and sandbox.is_zygote:
                 return sandbox
         raise SandboxCreateError("the zygote is gone")
-
-
-def _open_folders(mounts: Mapping[MountPoint, Path]) -> dict[MountPoint, int]:
-    """A descriptor for each folder; the caller closes them.
-
-    Raises:
-        SandboxCreateError: one is not there, or no folder.
-    """
-    folders: dict[MountPoint, int] = {}
-    for point, path in mounts.items():
-        try:
-            folders[point] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as problem:
-            for fd in folders.values():
-                os.close(fd)
-            raise SandboxCreateError(f"{path} for {point.value}: {problem.strerror}") from problem
-    return folders
 
 
 def _discard(making: asyncio.Task[ContainerSandbox]) -> None:

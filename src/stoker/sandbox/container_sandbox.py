@@ -7,10 +7,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from stoker.core.errors import SandboxDied, SandboxError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
+from stoker.sandbox.container_folders import open_folder
 from stoker.sandbox.container_freezer import Freezer
 from stoker.sandbox.container_launch import (
     REPORT_BYTES,
@@ -22,7 +22,7 @@ from stoker.sandbox.container_launch import (
 )
 from stoker.sandbox.container_memory import MemoryMeter
 from stoker.sandbox.container_protocol import MEBIBYTE, Answer, Handle, Operation
-from stoker.sandbox.driver import Exit, Launch, MountPoint, SandboxLimits, SandboxSpec
+from stoker.sandbox.driver import Exit, Launch, MountPoint, MountSource, SandboxLimits, SandboxSpec
 
 SIGKILL = 9
 DESTROY_WAIT_S = 10.0
@@ -73,12 +73,12 @@ class ContainerSandbox:
 
     # --- changing --------------------------------------------------------------------------------
 
-    async def mount(self, mounts: Mapping[MountPoint, Path]) -> None:
+    async def mount(self, mounts: Mapping[MountPoint, MountSource]) -> None:
         """Put read-only folders into the sandbox. Each place can be filled once."""
         folders: dict[MountPoint, int] = {}
         try:
-            for point, path in mounts.items():
-                folders[point] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            for point, source in mounts.items():
+                folders[point] = open_folder(source)
             await self._ask(Operation.MOUNT, folders=folders)
         except OSError as problem:
             raise SandboxError(f"{problem.filename}: {problem.strerror}") from problem

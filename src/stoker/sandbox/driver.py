@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from stoker.services.volumes import MountedTree
+
 RUNTIME_API_PORT = 9001
 """Where the runtime finds the Lambda Runtime API, on 127.0.0.1 inside its sandbox."""
 
@@ -20,13 +22,17 @@ SERVICE_API_PORT = 9797
 
 
 class MountPoint(enum.Enum):
-    """The five places of a sandbox where a read-only folder of the host can appear."""
+    """The places of a sandbox where a read-only folder of the host can appear."""
 
     TASK = "/var/task"
     OPT = "/opt"
     RUNTIME = "/var/runtime"
     LANG = "/var/lang"
     CODE_CACHE = "/var/codecache"
+
+
+MountSource = Path | MountedTree
+"""A folder of the host, or the root of an image that the jail mounted."""
 
 
 class SandboxLimits(msgspec.Struct, frozen=True):
@@ -53,7 +59,7 @@ class SandboxSpec(msgspec.Struct, frozen=True):
 
     sandbox_id: str
     limits: SandboxLimits
-    mounts: Mapping[MountPoint, Path] = {}
+    mounts: Mapping[MountPoint, MountSource] = {}
     egress: bool = False
     is_zygote: bool = False
     zygote: str = ""
@@ -120,7 +126,7 @@ class Sandbox(Protocol):
         """The number of the telemetry pipe's write end in the launched process."""
         ...
 
-    async def mount(self, mounts: Mapping[MountPoint, Path]) -> None:
+    async def mount(self, mounts: Mapping[MountPoint, MountSource]) -> None:
         """Put read-only folders into a sandbox that runs already."""
         ...
 

@@ -6,6 +6,7 @@ It behaves as the port says, with real sockets and pipes, and can be told to fai
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,15 @@ from pathlib import Path
 import msgspec
 
 from stoker.core.errors import SandboxCreateError, SandboxDied, SandboxError
-from stoker.sandbox.driver import DriverInfo, Exit, Launch, MountPoint, SandboxLimits, SandboxSpec
+from stoker.sandbox.driver import (
+    DriverInfo,
+    Exit,
+    Launch,
+    MountPoint,
+    MountSource,
+    SandboxLimits,
+    SandboxSpec,
+)
 
 SIGKILL = 9
 TELEMETRY_FD_INSIDE = 62
@@ -58,7 +67,7 @@ class FakeDriver:
         if self.script.create_error:
             raise SandboxCreateError(self.script.create_error)
         for point, path in spec.mounts.items():
-            if not path.is_dir():
+            if not _is_folder(path):
                 raise SandboxCreateError(f"{path} for {point.value}: not a folder")
         sandbox = FakeSandbox(self, spec)
         self.sandboxes[spec.sandbox_id] = sandbox
@@ -77,7 +86,7 @@ class FakeSandbox:
         self.sandbox_id = spec.sandbox_id
         self.spec = spec
         self.limits = spec.limits
-        self.mounts: dict[MountPoint, Path] = dict(spec.mounts)
+        self.mounts: dict[MountPoint, MountSource] = dict(spec.mounts)
         self.launched: Launch | None = None
         self._fork = _forked_launch(driver, spec)
         self.frozen = False
@@ -116,11 +125,11 @@ class FakeSandbox:
 
     # --- the port -----------------------------------------------------------------------------------------
 
-    async def mount(self, mounts: Mapping[MountPoint, Path]) -> None:
+    async def mount(self, mounts: Mapping[MountPoint, MountSource]) -> None:
         """Remember the folders."""
         self._check(self._driver.script.mount_error)
         for point, path in mounts.items():
-            if point in self.mounts or not path.is_dir():
+            if point in self.mounts or not _is_folder(path):
                 raise SandboxError(f"mounting {point.value}: {path} is no folder, or the place is taken")
             self.mounts[point] = path
 
@@ -239,3 +248,7 @@ def _pipe() -> tuple[int, int]:
     """(read end, write end), both non-blocking: a program that floods gets BlockingIOError."""
     ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     return ends[0], ends[1]
+
+
+def _is_folder(source: MountSource) -> bool:
+    return source.is_dir() if isinstance(source, Path) else stat.S_ISDIR(os.fstat(source.folder).st_mode)

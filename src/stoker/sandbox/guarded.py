@@ -6,7 +6,6 @@ Drivers stay naive. After OpenLambda's safeSandbox.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 from stoker.core.errors import SandboxDied
 from stoker.sandbox.driver import (
@@ -14,6 +13,7 @@ from stoker.sandbox.driver import (
     Exit,
     Launch,
     MountPoint,
+    MountSource,
     Sandbox,
     SandboxDriver,
     SandboxLimits,
@@ -82,7 +82,7 @@ class GuardedSandbox:
     def telemetry_fd_inside(self) -> int:
         return self._inner.telemetry_fd_inside
 
-    async def mount(self, mounts: Mapping[MountPoint, Path]) -> None:
+    async def mount(self, mounts: Mapping[MountPoint, MountSource]) -> None:
         """Mount, or die."""
         await self._one_at_a_time(lambda: self._inner.mount(mounts))
 

@@ -1,0 +1,59 @@
+"""Data keys: who encrypts code makes one per artifact and keeps it wrapped, never plain."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from stoker.core.errors import StokerError
+
+DATA_KEY_BYTES = 32
+
+
+class KeyUnavailable(StokerError):
+    """The key service did not answer; try again."""
+
+
+class KeyRefused(StokerError):
+    """The key service refused, or the wrapped key is damaged or belongs to another context.
+
+    ``code`` is the service's own (``AccessDeniedException``, ``DisabledException``, ``NotFoundException``,
+    ``InvalidCiphertextException``, ...).
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class DataKeys(Protocol):
+    """Wraps data keys: under the master key, or under a key of KMS that a function names.
+
+    ``context`` (account, artifact, ...) is authenticated: a wrapped key opens with the same context alone.
+    """
+
+    async def generate(
+        self, context: Mapping[str, str], kms_key_arn: str | None = None
+    ) -> tuple[bytes, bytes]:
+        """A fresh data key of DATA_KEY_BYTES, plain and wrapped.
+
+        Raises:
+            KeyRefused, KeyUnavailable: only with ``kms_key_arn``.
+        """
+        ...
+
+    async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The plain key of what ``generate`` or ``rewrap`` returned for the same context.
+
+        Raises:
+            KeyRefused, KeyUnavailable
+        """
+        ...
+
+    async def rewrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes | None:
+        """The same key under the active master key; None when it is so wrapped already, or by KMS, which
+        rotates by itself.
+
+        Raises:
+            KeyRefused: it cannot be opened.
+        """
+        ...

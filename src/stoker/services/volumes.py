@@ -1,0 +1,79 @@
+"""Read-only file system images that a worker mounts: from a file, or lazily from a volume of our own.
+
+The images come from our own builder and are authenticated before a byte reaches the kernel. Mounting needs
+root, so the jail does it; whoever asks gets descriptors, never paths.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from stoker.core.errors import StokerError
+
+
+class MountRefused(StokerError):
+    """The host could not mount the image; nothing is left of the attempt."""
+
+
+class MountsUnavailable(MountRefused):
+    """This host mounts no images (an ordinary user, an old kernel); the message says what would bring it."""
+
+
+class MountedTree(msgspec.Struct, frozen=True):
+    """A mounted image's root folder, to be named as the source of a sandbox's mount.
+
+    ``folder`` is an O_PATH descriptor that belongs to the mount; files below it can be opened with
+    ``dir_fd=folder``. Nobody but the mounter closes it.
+    """
+
+    mount_id: int
+    folder: int
+
+
+class OpenVolume(msgspec.Struct, frozen=True):
+    """A volume that nobody serves yet. ``device`` is an open /dev/fuse that belongs to the caller, who hands
+    it to the process that serves the volume's one file, and closes it."""
+
+    volume_id: int
+    device: int
+
+
+class ImageMounter(Protocol):
+    """Mounts EROFS images. What it mounted is gone when the jail restarts: ``on_lost`` tells."""
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why this host mounts no images, and what would bring it; None when it does."""
+        ...
+
+    async def mount_file(self, image: int) -> MountedTree:
+        """Mount the image in an open regular file, whose name may be gone; the descriptor stays the caller's.
+
+        Raises:
+            MountRefused, MountsUnavailable
+        """
+        ...
+
+    async def open_volume(self, size_bytes: int) -> OpenVolume:
+        """Make a volume of one file of ``size_bytes``.
+
+        Raises:
+            MountRefused, MountsUnavailable
+        """
+        ...
+
+    async def mount_volume(self, volume_id: int) -> MountedTree:
+        """Mount the image in a volume that is being served by now.
+
+        Raises:
+            MountRefused, MountsUnavailable
+        """
+        ...
+
+    async def unmount(self, mount_id: int) -> None:
+        """Let go of a mount, and of the volume below it; sandboxes that have it keep it until they end."""
+        ...
+
+    async def abort_volume(self, volume_id: int) -> None:
+        """Let every read of a volume fail at once, now and for ever: its server hangs or is gone."""
+        ...
