@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 
 from stoker.app.native import zygote_module
+from stoker.aws.clients import AwsClients
+from stoker.aws.kms import KmsDataKeys
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.packaging.bytecode import ByteCode
@@ -21,6 +23,7 @@ from stoker.packaging.packers import PackerPool
 from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
+from stoker.store.data_keys import EitherDataKeys, MasterDataKeys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
@@ -39,6 +42,8 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     queue: SqlEventQueue
     credentials: StoredCredentials
     user_keys: UserKeys
+    clients: AwsClients
+    data_keys: EitherDataKeys
     code: LocalCodeStore
     invalidation: LocalInvalidation
     location_key: bytes
@@ -64,6 +69,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     user_keys = UserKeys(records, sealer, credentials, clock)
     await user_keys.start()
     await credentials.start(settings.account, given=_given_key(settings))
+    clients = AwsClients(os.environ)
     runtimes = RuntimeCatalog(
         Path(settings.lang_dir or data / "lang"),
         data / "runtimes",
@@ -75,6 +81,10 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         queue=queue,
         credentials=credentials,
         user_keys=user_keys,
+        clients=clients,
+        data_keys=EitherDataKeys(
+            MasterDataKeys(sealer), KmsDataKeys(clients, kept_s=float(settings.kms_keep_s))
+        ),
         code=await _open_code(data, runtimes, stack),
         invalidation=LocalInvalidation(),
         location_key=sealer.derive("code locations"),

@@ -94,7 +94,7 @@ def wire_rooms(
         random=Random(SystemRandom().getrandbits(128)),
         admission=Admission(settings.account_concurrency),
     )
-    clients = AwsClients(os.environ)
+    clients = cellar.clients
     poller, deliveries = _event_pollers(settings, cellar, clock, frontend, clients)
     mappings = MappingRunner(
         cellar.records, AwsQueueSource(clients), frontend, clock, Random(SystemRandom().getrandbits(128))

@@ -1,6 +1,7 @@
 """botocore's clients, made once a service and region; endpoints and credentials are botocore's settings."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,11 @@ from botocore.config import Config
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 """Longer than SQS's longest poll of 20 s."""
+READ_TIMEOUT_KMS_S = 5
+"""A start waits for the answer."""
 CONNECTIONS_MAX = 64
+CLIENTS_MAX = 64
+"""Each takes a megabyte or more, and callers choose regions; the one unused longest makes room."""
 
 
 class AwsClients:
@@ -19,28 +24,32 @@ class AwsClients:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._session: Any = None
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._clients: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def client(self, service: str, region: str) -> Any:
         """The client of a service. Making one reads botocore's models: tens of milliseconds."""
-        made = self._clients.get((service, region))
-        if made is not None:
-            return made
         with self._lock:  # sessions, unlike clients, are not thread-safe
-            if self._session is None:
-                self._session = botocore.session.Session()
-            if (service, region) not in self._clients:
-                self._clients[service, region] = self._session.create_client(
-                    service, region_name=region, config=self._config()
-                )
-            return self._clients[service, region]
+            made = self._clients.get((service, region))
+            if made is None:
+                made = self._made(service, region)
+                self._clients[service, region] = made
+                if len(self._clients) > CLIENTS_MAX:
+                    self._clients.popitem(last=False)
+            self._clients.move_to_end((service, region))
+            return made
 
-    def _config(self) -> Config:
+    def _made(self, service: str, region: str) -> Any:
+        if self._session is None:
+            self._session = botocore.session.Session()
+        read_timeout_s = READ_TIMEOUT_KMS_S if service == "kms" else READ_TIMEOUT_S
+        return self._session.create_client(service, region_name=region, config=self._config(read_timeout_s))
+
+    def _config(self, read_timeout_s: int) -> Config:
         named = {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"} & set(self._environment)
         return Config(
             connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
+            read_timeout=read_timeout_s,
             max_pool_connections=CONNECTIONS_MAX,
             retries={
                 "mode": "standard",

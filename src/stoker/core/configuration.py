@@ -97,6 +97,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retry_scale: Annotated[
         float, msgspec.Meta(description="multiplies the waits between asynchronous attempts", ge=0.0)
     ] = 1.0
+    kms_keep_s: Annotated[
+        int,
+        _number("how long a data key of KMS is kept in memory; one disabled there opens that long yet", ge=0),
+    ] = 60
     lang_dir: Annotated[
         str, _text("folder of further interpreters (nodejs20.x/bin/node, ...); default DATA/lang")
     ] = ""

@@ -7,6 +7,13 @@ from stoker.core.errors import StokerError
 
 DATA_KEY_BYTES = 32
 
+ACCOUNT = "account"
+"""The member of a context that says whose key it is: each account's are wrapped under a key of its own."""
+
+WRAPPED_BY_MASTER_KEY = b"\x01"
+WRAPPED_BY_KMS = b"\x02"
+"""The first byte of a wrapped key."""
+
 
 class KeyUnavailable(StokerError):
     """The key service did not answer; try again."""
@@ -29,6 +36,7 @@ class DataKeys(Protocol):
     """Wraps data keys: under the master key, or under a key of KMS that a function names.
 
     ``context`` (account, artifact, ...) is authenticated: a wrapped key opens with the same context alone.
+    KMS sees it, as the encryption context, and writes it to its audit log: nothing secret belongs there.
     """
 
     async def generate(

@@ -1,7 +1,7 @@
 """Seals secrets at rest: AES-256-GCM under a master key that is a file of the data folder, or a setting.
 
 A sealed value is format byte, key id, nonce, ciphertext. The associated data names the row it belongs to, so
-that a value copied to another row does not open.
+that a value copied to another row does not open. Each scope (an account) has a sealing key of its own.
 """
 
 import base64
@@ -41,16 +41,16 @@ class Sealer:
             raise MasterKeyError(f"a master key is {KEY_BYTES} bytes")
         self._active_id = _key_id(keys[0])
         self._root = keys[0]
-        self._ciphers = {_key_id(key): AESGCM(derive(key, "seal")) for key in keys}
+        self._keys = {_key_id(key): key for key in keys}
 
-    def seal(self, plain: bytes, row: str) -> bytes:
+    def seal(self, plain: bytes, row: str, scope: str = "") -> bytes:
         """Encrypt ``plain`` for the row named ``row``."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._active_id].encrypt(nonce, plain, row.encode())
+        sealed = _cipher(self._root, scope).encrypt(nonce, plain, row.encode())
         return _FORMAT + self._active_id + nonce + sealed
 
-    def open(self, sealed: bytes, row: str) -> bytes:
-        """Decrypt what ``seal`` made for the same row.
+    def open(self, sealed: bytes, row: str, scope: str = "") -> bytes:
+        """Decrypt what ``seal`` made for the same row and scope.
 
         Raises:
             SealBroken: it cannot be opened.
@@ -58,12 +58,12 @@ class Sealer:
         if len(sealed) < _HEADER_BYTES or sealed[:1] != _FORMAT:
             raise SealBroken(f"{row}: not a sealed value")
         key_id = sealed[1 : 1 + _KEY_ID_BYTES]
-        cipher = self._ciphers.get(key_id)
-        if cipher is None:
+        key = self._keys.get(key_id)
+        if key is None:
             raise SealBroken(f"{row}: sealed under master key {key_id.hex()}, which is not here")
         nonce = sealed[1 + _KEY_ID_BYTES : _HEADER_BYTES]
         try:
-            return cipher.decrypt(nonce, sealed[_HEADER_BYTES:], row.encode())
+            return _cipher(key, scope).decrypt(nonce, sealed[_HEADER_BYTES:], row.encode())
         except InvalidTag as problem:
             raise SealBroken(f"{row}: the sealed value does not belong here or is damaged") from problem
 
@@ -74,6 +74,10 @@ class Sealer:
     def derive(self, purpose: str) -> bytes:
         """A key of its own for another purpose (signing URLs, session keys); the same after a restart."""
         return derive(self._root, purpose)
+
+
+def _cipher(key: bytes, scope: str) -> AESGCM:
+    return AESGCM(derive(key, f"seal {scope}" if scope else "seal"))
 
 
 def derive(key: bytes, purpose: str) -> bytes:
