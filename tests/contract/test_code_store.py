@@ -29,6 +29,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await packers.close()
 
 
+ACCOUNT = "000000000000"
+
+
 def archive(**members: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:
@@ -41,13 +44,20 @@ def sha256(content: bytes) -> str:
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
 
 
+async def ready(store: CodeStore, name: str) -> Path:
+    """Its tree, in use to the end of the test."""
+    task = (await store.use(name, (), None, ACCOUNT)).task
+    assert isinstance(task, Path)
+    return task
+
+
 async def test_admitted_code_is_ready_and_its_original_unchanged(store: CodeStore) -> None:
     content = archive(main="print()", pkg__inner="x = 1")
     admitted = await store.admit(content)
     assert admitted.code_sha256 == sha256(content)
     assert admitted.size_bytes == len(content)
     assert admitted.unpacked_bytes == len("print()") + len("x = 1")
-    tree = await store.ready(admitted.code_sha256)
+    tree = await ready(store, admitted.code_sha256)
     assert (tree / "main").read_text() == "print()"
     assert (tree / "pkg" / "inner").read_text() == "x = 1"
     original = await store.original(admitted.code_sha256)
@@ -92,7 +102,7 @@ async def test_unknown_code_is_missing(store: CodeStore) -> None:
     unknown = sha256(b"never admitted")
     assert await store.original(unknown) is None
     with pytest.raises(CodeMissing):
-        await store.ready(unknown)
+        await ready(store, unknown)
     await store.forget(unknown)
 
 
@@ -103,18 +113,21 @@ async def test_forgotten_code_is_gone_and_can_come_back(store: CodeStore) -> Non
     assert await store.stored() == []
     assert await store.original(name) is None
     with pytest.raises(CodeMissing):
-        await store.ready(name)
+        await ready(store, name)
     await store.admit(content)
-    assert ((await store.ready(name)) / "main").read_text() == "print()"
+    assert ((await ready(store, name)) / "main").read_text() == "print()"
 
 
-async def test_preparing_never_fails_and_changes_no_file_that_was_uploaded(store: CodeStore) -> None:
+async def test_preparing_changes_no_file_that_was_uploaded(store: CodeStore) -> None:
     name = (await store.admit(archive(**{"main.py": "x = 1"}))).code_sha256
-    tree = await store.ready(name)
-    for runtime in ("python3.11", "nodejs20.x", "python9.9"):
-        store.prepare_nowait(name, runtime, "000000000000")
-        store.prepare_nowait(sha256(b"never admitted"), runtime, "000000000000")
-    assert (tree / "main.py").read_text() == "x = 1"
+    for runtime in ("python3.11", "nodejs20.x", "python9.9", None):
+        await store.prepare(name, (name,), runtime, ACCOUNT)
+        in_use = await store.use(name, (), runtime, ACCOUNT)
+        assert isinstance(in_use.task, Path)
+        assert (in_use.task / "main.py").read_text() == "x = 1"
+        in_use.leave()
+    with pytest.raises(CodeMissing):
+        await store.prepare(sha256(b"never admitted"), (), "python3.11", ACCOUNT)
 
 
 async def test_layers_are_merged_in_their_order(store: CodeStore) -> None:
@@ -122,23 +135,27 @@ async def test_layers_are_merged_in_their_order(store: CodeStore) -> None:
     two = archive(both="two", two="2", folder__x="two", folder__z="two")
     first, second = [(await store.admit(content)).code_sha256 for content in (one, two)]
     for layers, wins in (((first, second), "two"), ((second, first), "one")):
-        merged = await store.layered(layers)
+        in_use = await store.use(first, layers, None, ACCOUNT)
+        merged = in_use.opt
+        assert isinstance(merged, Path)
         assert {file.name for file in merged.rglob("*")} == {"both", "one", "two", "folder", "x", "y", "z"}
         assert [(merged / name).read_text() for name in ("both", "folder/x")] == [wins, wins]
-        assert await store.layered(layers) == merged
-        store.leave(layers)
-        store.leave(layers)
-    alone = await store.layered((first,))
-    assert (alone / "both").read_text() == "one"
-    store.leave((first,))
-    assert ((await store.ready(first)) / "both").read_text() == "one"
+        again = await store.use(second, layers, None, ACCOUNT)
+        assert again.opt == merged
+        again.leave()
+        in_use.leave()
+    alone = await store.use(second, (first,), None, ACCOUNT)
+    assert isinstance(alone.opt, Path)
+    assert (alone.opt / "both").read_text() == "one"
+    alone.leave()
+    assert ((await ready(store, first)) / "both").read_text() == "one"
 
 
 async def test_layers_that_are_not_here_are_missing(store: CodeStore) -> None:
     known = (await store.admit(archive(a="a"))).code_sha256
     for layers in ((known, sha256(b"never")), (sha256(b"never"),)):
         with pytest.raises(CodeMissing):
-            await store.layered(layers)
+            await store.use(known, layers, None, ACCOUNT)
 
 
 async def test_what_is_known_of_code(store: CodeStore) -> None:

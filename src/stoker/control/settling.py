@@ -52,19 +52,13 @@ class Settling:
     async def _settle(self, version: FunctionVersion) -> None:
         revision_id = self._ports.new_id()
         try:
-            await self._ports.code.ready(version.code_sha256)
-            if version.layers:
-                # Merged before the first cold start; nobody uses it yet.
-                await self._ports.code.layered(version.layer_codes)
-                self._ports.code.leave(version.layer_codes)
+            await self._ports.code.prepare(
+                version.code_sha256, version.layer_codes, version.runtime, version.key.account
+            )
         except StokerError as problem:
             outcome = failed(version, revision_id, f"The code could not be made ready: {problem}")
         else:
             outcome = settled(version, revision_id)
-            if version.runtime:
-                code = self._ports.code
-                code.prepare_when_quiet(version.code_sha256, version.runtime, version.key.account)
-                code.prepare_layers_nowait(version.layer_codes, version.runtime)
         if await self._write(outcome, version.revision_id):
             self._ports.invalidation.publish(version.key)
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from stoker.packaging.bytecode import ByteCode
 from stoker.packaging.layered import LayeredTrees
 from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
 from stoker.packaging.protocol import Refused
-from stoker.services.code import CodeArtifact, CodeMissing
+from stoker.services.code import CodeArtifact, CodeInUse, CodeMissing
 
 HASHED_HERE_MAX_BYTES = 64 * 1024
 """Archives up to this size are hashed in place (36 us) rather than in a packer."""
@@ -102,7 +103,32 @@ class LocalCodeStore:
         file = self._home(code_sha256) / ORIGINAL
         return file if file.exists() else None
 
+    async def use(
+        self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
+    ) -> CodeInUse:
+        task = await self.ready(code_sha256)
+        cache = self.prepare_nowait(code_sha256, runtime, account) if runtime else None
+        if not layers:
+            return CodeInUse(task=task, cache=cache, leave=_nothing)
+        opt = await self.layered(layers)
+        if runtime:
+            self.prepare_layers_nowait(layers, runtime)
+        return CodeInUse(task=task, opt=opt, cache=cache, leave=partial(self.leave, layers))
+
+    async def prepare(
+        self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
+    ) -> None:
+        await self.ready(code_sha256)
+        if layers:
+            # Merged before the first cold start; nobody uses it yet.
+            await self.layered(layers)
+            self.leave(layers)
+        if runtime:
+            self.prepare_when_quiet(code_sha256, runtime, account)
+            self.prepare_layers_nowait(layers, runtime)
+
     async def ready(self, code_sha256: str) -> Path:
+        """The unpacked tree; unpacked again when only the original is left."""
         home = self._home(code_sha256)
         if self._is_ready(home):
             return home / TREE
@@ -138,7 +164,7 @@ class LocalCodeStore:
             self._bytecode.compile_when_quiet(home, runtime, account)
 
     def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
-        if self._bytecode is None or not runtime.startswith("python"):
+        if self._bytecode is None or not layers or not runtime.startswith("python"):
             return
         home = self._home(layers[0]) if len(layers) == 1 else self._layered.home(layers)
         if home is None or self._bytecode.is_known(home, runtime):
@@ -258,6 +284,10 @@ class LocalCodeStore:
             os.close(descriptor)
         if hashed.sha256 != home.name:
             raise PackingFailed(f"the stored archive {home.name} is damaged")
+
+
+def _nothing() -> None:
+    """A tree that a sandbox has mounted lives on after its removal."""
 
 
 def staging_folder(folder: Path) -> Path:

@@ -6,11 +6,10 @@ import hashlib
 import io
 import shutil
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 from stoker.core.errors import invalid_parameter
-from stoker.services.code import CodeArtifact, CodeMissing
+from stoker.services.code import CodeArtifact, CodeInUse, CodeMissing
 
 
 class MemoryCodeStore:
@@ -21,15 +20,15 @@ class MemoryCodeStore:
         self._artifacts: dict[str, CodeArtifact] = {}
         self._next_error: Exception | None = None
         self.gate = asyncio.Event()
-        """``ready`` waits while this is clear."""
+        """``use`` waits while this is clear."""
         self.gate.set()
-        self.prepared: list[tuple[str, str]] = []
-        """What ``prepare_nowait`` was asked for; nothing is compiled here."""
-        self.entered: Counter[tuple[str, ...]] = Counter()
-        """Layers that were asked for and not left."""
+        self.prepared: list[tuple[str, tuple[str, ...], str | None]] = []
+        """What ``prepare`` was asked for; nothing is compiled here."""
+        self.in_use = 0
+        """How often code was asked for and not left."""
 
     def fail_next(self, error: Exception) -> None:
-        """The next call of ``admit`` or ``ready`` raises ``error``."""
+        """The next call of ``admit`` or ``use`` raises ``error``."""
         self._next_error = error
 
     async def admit(self, archive: bytes | Path) -> CodeArtifact:
@@ -55,7 +54,24 @@ class MemoryCodeStore:
     async def original(self, code_sha256: str) -> Path | None:
         return self._home(code_sha256) / "original.zip" if code_sha256 in self._artifacts else None
 
-    async def ready(self, code_sha256: str) -> Path:
+    async def use(
+        self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
+    ) -> CodeInUse:
+        task = await self._ready(code_sha256)
+        opt = await self._layered(layers) if layers else None
+        self.in_use += 1
+        return CodeInUse(task=task, opt=opt, leave=self._leave)
+
+    async def prepare(
+        self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
+    ) -> None:
+        (await self.use(code_sha256, layers, runtime, account)).leave()
+        self.prepared.append((code_sha256, layers, runtime))
+
+    def _leave(self) -> None:
+        self.in_use -= 1
+
+    async def _ready(self, code_sha256: str) -> Path:
         await self.gate.wait()
         self._check()
         if code_sha256 not in self._artifacts:
@@ -65,26 +81,12 @@ class MemoryCodeStore:
     async def artifact(self, code_sha256: str) -> CodeArtifact | None:
         return self._artifacts.get(code_sha256)
 
-    async def layered(self, layers: tuple[str, ...]) -> Path:
-        trees = [await self.ready(code_sha256) for code_sha256 in layers]
-        self.entered[layers] += 1
+    async def _layered(self, layers: tuple[str, ...]) -> Path:
+        trees = [await self._ready(code_sha256) for code_sha256 in layers]
         merged = self._folder / "-".join(tree.parent.name[:8] for tree in trees)
         for tree in trees:
             await asyncio.to_thread(shutil.copytree, tree, merged, dirs_exist_ok=True)
         return merged
-
-    def leave(self, layers: tuple[str, ...]) -> None:
-        self.entered[layers] -= 1
-
-    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
-        if code_sha256 in self._artifacts:
-            self.prepared.append((code_sha256, runtime))
-
-    def prepare_when_quiet(self, code_sha256: str, runtime: str, account: str) -> None:
-        self.prepare_nowait(code_sha256, runtime, account)
-
-    def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
-        self.prepared += [(code_sha256, runtime) for code_sha256 in layers if code_sha256 in self._artifacts]
 
     async def forget(self, code_sha256: str) -> None:
         self._artifacts.pop(code_sha256, None)

@@ -21,6 +21,7 @@ from stoker.runtimes.interpreters import (
     find,
     prepare_bootstrap,
 )
+from stoker.services.volumes import MountSource, below
 
 TASK_MOUNT = "/var/task"
 OPT_MOUNT = "/opt"
@@ -113,8 +114,8 @@ class RuntimeCatalog:
         *,
         memory_mb: int | None = None,
         exec_wrapper: str | None = None,
-        task: Path | None = None,
-        opt: Path | None = None,
+        task: MountSource | None = None,
+        opt: MountSource | None = None,
     ) -> RuntimePlan:
         """How to start ``runtime``; cheap once the interpreter is known.
 
@@ -229,7 +230,7 @@ def _base_environment(runtime: Runtime) -> dict[str, str]:
     return environment
 
 
-def _entrypoint(task: Path | None, opt: Path | None) -> str:
+def _entrypoint(task: MountSource | None, opt: MountSource | None) -> str:
     """The ``bootstrap`` that a ``provided`` runtime starts: the function's, else a layer's."""
     if task is None:
         return f"{TASK_MOUNT}/bootstrap"
@@ -237,7 +238,8 @@ def _entrypoint(task: Path | None, opt: Path | None) -> str:
         if folder is None:
             continue
         try:
-            status = os.lstat(folder / "bootstrap")
+            path, directory = below(folder, "bootstrap")
+            status = os.stat(path, dir_fd=directory, follow_symlinks=False)
         except OSError:
             continue
         if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o111:

@@ -7,12 +7,11 @@ it. It never knows functions, versions, invocations or who pays for them.
 import enum
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from stoker.services.volumes import MountedTree
+from stoker.services.volumes import MountSource
 
 RUNTIME_API_PORT = 9001
 """Where the runtime finds the Lambda Runtime API, on 127.0.0.1 inside its sandbox."""
@@ -29,10 +28,6 @@ class MountPoint(enum.Enum):
     RUNTIME = "/var/runtime"
     LANG = "/var/lang"
     CODE_CACHE = "/var/codecache"
-
-
-MountSource = Path | MountedTree
-"""A folder of the host, or the root of an image that the jail mounted."""
 
 
 class SandboxLimits(msgspec.Struct, frozen=True):

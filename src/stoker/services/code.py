@@ -1,11 +1,13 @@
 """Code: what ``control`` admits, ``packaging`` keeps and a worker mounts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from stoker.core.errors import StokerError
+from stoker.services.volumes import MountSource
 
 
 class CodeArtifact(msgspec.Struct, frozen=True):
@@ -21,11 +23,23 @@ class CodeMissing(StokerError):
     """No code is stored under that CodeSha256."""
 
 
+class CodeInUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's code as a sandbox mounts it. All of it stays as it is until ``leave`` is called, once."""
+
+    task: MountSource
+    """For /var/task."""
+    opt: MountSource | None = None
+    """For /opt: the layers, later ones over earlier ones."""
+    cache: MountSource | None = None
+    """For /var/codecache: made for sandboxes of this archive, runtime and account and no others."""
+    leave: Callable[[], None]
+
+
 class CodeStore(Protocol):
-    """Zip archives by CodeSha256, each unpacked once. Hostile archives are parsed outside this process."""
+    """Zip archives by CodeSha256, each made ready once. Hostile archives are parsed outside this process."""
 
     async def admit(self, archive: bytes | Path) -> CodeArtifact:
-        """Check, store and unpack a zip archive; idempotent.
+        """Check and store a zip archive; idempotent. Stored whole and for good when this returns.
 
         Raises:
             ServiceError: InvalidParameterValueException with Lambda's wording when it is not a zip that
@@ -37,51 +51,35 @@ class CodeStore(Protocol):
         """The uploaded archive, byte for byte; None when it is not here."""
         ...
 
-    async def ready(self, code_sha256: str) -> Path:
-        """The folder to mount at /var/task; unpacked again when only the original is left.
-
-        Raises:
-            CodeMissing: neither is here.
-        """
-        ...
-
     async def artifact(self, code_sha256: str) -> CodeArtifact | None:
         """What is known of code that was admitted; None when it is not here."""
         ...
 
-    async def layered(self, layers: tuple[str, ...]) -> Path:
-        """The folder to mount at /opt: the trees of one or more archives, later ones over earlier ones.
+    async def use(
+        self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
+    ) -> CodeInUse:
+        """A function's code, mountable; cheap once a sandbox has it. ``layers`` are archives too.
 
-        It stays as it is until ``leave`` was called as often as this.
+        With a ``runtime``, such as ``python3.11``, the code is compiled for it in the background: what comes
+        later gets what was made. Nothing waits for that, and code that could not be compiled works as before.
 
         Raises:
-            CodeMissing: one of them is not here; nothing has to be left.
+            CodeMissing: some of it is not here; nothing has to be left.
         """
         ...
 
-    def leave(self, layers: tuple[str, ...]) -> None:
-        """A sandbox with that folder is gone."""
-        ...
+    async def prepare(
+        self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
+    ) -> None:
+        """Have code that was just deployed ready for its first use; compile it once no more code comes.
 
-    def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
-        """As ``prepare_nowait``, for what is mounted at /opt; only Python is compiled there."""
-        ...
-
-    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> Path | None:
-        """Have code that is ready compiled in the background for a runtime, such as ``python3.11``.
-
-        Returns what was made earlier for sandboxes of this archive, runtime and account and no others: a
-        folder to mount at ``/var/codecache``. Cheap to call at every cold start. Nothing happens where there
-        is nothing to gain, nothing waits for it, and code that could not be compiled works as before.
+        Raises:
+            CodeMissing: some of it is not here.
         """
-        ...
-
-    def prepare_when_quiet(self, code_sha256: str, runtime: str, account: str) -> None:
-        """As ``prepare_nowait``, for code that was just deployed: only once no more code comes."""
         ...
 
     async def forget(self, code_sha256: str) -> None:
-        """Delete code that no version names any more; a mounted folder lives until its sandbox dies."""
+        """Delete code that no version names any more; who uses it keeps it until it is left."""
         ...
 
     async def stored(self) -> list[str]:

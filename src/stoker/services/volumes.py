@@ -4,6 +4,7 @@ The images come from our own builder and are authenticated before a byte reaches
 root, so the jail does it; whoever asks gets descriptors, never paths.
 """
 
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -28,6 +29,15 @@ class MountedTree(msgspec.Struct, frozen=True):
 
     mount_id: int
     folder: int
+
+
+MountSource = Path | MountedTree
+"""What can be mounted into a sandbox: a folder of the host, or the root of an image that the jail mounted."""
+
+
+def below(source: MountSource, name: str) -> tuple[Path, int | None]:
+    """Path and ``dir_fd`` of ``name`` below a source, as the functions of ``os`` take them."""
+    return (Path(name), source.folder) if isinstance(source, MountedTree) else (source / name, None)
 
 
 class OpenVolume(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 from stoker.core.clock import Clock
 from stoker.core.errors import SandboxError
@@ -191,9 +192,13 @@ class WorkerAgent:
     async def _life(
         self, reference: SandboxReference, function: FunctionVersion, *, provisioned: bool
     ) -> Life:
-        """A life with its code at hand; once it has ended, its layers are left."""
-        folders = await self._folders(function)
+        """A life with its code at hand; once it has ended, the code is left."""
+        code = await self._code.use(
+            function.code_sha256, function.layer_codes, function.runtime, function.key.account
+        )
         try:
+            extensions = extensions_in(code.opt) if code.opt is not None else ()
+            folders = CodeFolders(code.task, code.cache, code.opt, extensions)
             plan = await self._plan(function, folders)
             return Life(
                 reference,
@@ -202,29 +207,12 @@ class WorkerAgent:
                 folders,
                 self._parts,
                 lost=self._life_lost,
-                ended=self._life_ended,
+                ended=partial(self._life_ended, code.leave),
                 provisioned=provisioned,
             )
         except BaseException:
-            self._leave(function)
+            code.leave()
             raise
-
-    async def _folders(self, function: FunctionVersion) -> CodeFolders:
-        """What to mount; also starts to compile for sandboxes to come."""
-        code, layers, cache = self._code, function.layer_codes, None
-        task = await code.ready(function.code_sha256)
-        if function.runtime:
-            cache = code.prepare_nowait(function.code_sha256, function.runtime, function.key.account)
-        if not layers:
-            return CodeFolders(task, cache)
-        opt = await code.layered(layers)
-        if function.runtime:
-            code.prepare_layers_nowait(layers, function.runtime)
-        return CodeFolders(task, cache, opt, extensions_in(opt))
-
-    def _leave(self, function: FunctionVersion) -> None:
-        if function.layers:
-            self._code.leave(function.layer_codes)
 
     def _admit(self, function: FunctionVersion) -> None:
         settings = self._settings
@@ -308,10 +296,10 @@ class WorkerAgent:
         for callback in self._lost_callbacks:
             callback(life.reference)
 
-    def _life_ended(self, life: Life) -> None:
+    def _life_ended(self, leave_code: Callable[[], None], life: Life) -> None:
         del self._lives[life.reference.sandbox_id]
         self._reserved_mb -= life.function.memory_mb
-        self._leave(life.function)
+        leave_code()
         self.statistics.sandboxes_destroyed += 1
 
     def sandboxes(self) -> list[SandboxStatus]:

@@ -5,7 +5,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,9 @@ from stoker.runtimes.environment import (
 from stoker.sandbox.driver import SERVICE_API_PORT, Launch, MountPoint, SandboxLimits
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion
+from stoker.services.volumes import MountSource, below
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SERVICE_API = f"http://127.0.0.1:{SERVICE_API_PORT}"
 
 ENDPOINTS: Mapping[str, str] = {
@@ -54,32 +55,33 @@ def cpu_group_of(key: FunctionKey) -> int:
 class CodeFolders(msgspec.Struct, frozen=True):
     """A function's code. Beside the plan, never in it: pooled sandboxes are made from plans."""
 
-    task: Path
-    cache: Path | None = None
+    task: MountSource
+    cache: MountSource | None = None
     """What was compiled of it ahead, where that is a folder of its own."""
-    opt: Path | None = None
+    opt: MountSource | None = None
     """Its layers, merged."""
     extensions: tuple[str, ...] = ()
     """External extensions that its layers hold."""
 
 
-def code_mounts_of(code: CodeFolders) -> dict[MountPoint, Path]:
+def code_mounts_of(code: CodeFolders) -> dict[MountPoint, MountSource]:
     """The function's code and layers."""
     places = {MountPoint.TASK: code.task, MountPoint.OPT: code.opt, MountPoint.CODE_CACHE: code.cache}
     return {place: folder for place, folder in places.items() if folder is not None}
 
 
-def mounts_of(plan: RuntimePlan, code: CodeFolders) -> dict[MountPoint, Path]:
+def mounts_of(plan: RuntimePlan, code: CodeFolders) -> dict[MountPoint, MountSource]:
     """The runtime's folders and the function's code."""
-    mounts = {MountPoint(place): folder for place, folder in plan.mounts.items()}
+    mounts: dict[MountPoint, MountSource] = {MountPoint(at): folder for at, folder in plan.mounts.items()}
     return mounts | code_mounts_of(code)
 
 
-def extensions_in(opt: Path) -> tuple[str, ...]:
+def extensions_in(opt: MountSource) -> tuple[str, ...]:
     """Names of the external extensions that AWS would start: executables in /opt/extensions, sorted."""
+    path, directory = below(opt, "extensions")
     try:
         # An uploaded link must not list a folder of the host.
-        folder = os.open(opt / "extensions", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        folder = os.open(path, _DIRECTORY, dir_fd=directory)
     except OSError:
         return ()
     try:

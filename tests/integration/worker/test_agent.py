@@ -14,7 +14,7 @@ import uvloop
 
 from stoker.core.clock import SystemClock
 from stoker.runtimes.catalog import RuntimeCatalog
-from stoker.services.code import CodeMissing
+from stoker.services.code import CodeInUse, CodeMissing
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.services.invocation import Invocation, InvocationResult
@@ -62,15 +62,17 @@ class Folders:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.in_use = 0
 
-    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
-        """Nothing is compiled here."""
-
-    async def ready(self, code_sha256: str) -> Path:
+    async def use(self, code_sha256: str, *_: object) -> CodeInUse:
         folder = self.root / code_sha256
         if not folder.is_dir():
             raise CodeMissing(code_sha256)
-        return folder
+        self.in_use += 1
+        return CodeInUse(task=folder, leave=self._leave)
+
+    def _leave(self) -> None:
+        self.in_use -= 1
 
 
 class Bench:

@@ -14,6 +14,7 @@ import pytest
 from stoker.core.errors import SandboxDied
 from stoker.runtimes.catalog import RuntimePlan
 from stoker.sandbox.driver import Exit
+from stoker.services.code import CodeInUse
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.services.invocation import Invocation, InvocationResult
@@ -58,11 +59,15 @@ class Logs:
 
 
 class Code:
-    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> None:
-        """Nothing is compiled here."""
+    def __init__(self) -> None:
+        self.in_use = 0
 
-    async def ready(self, code_sha256: str) -> Path:
-        return Path("/code")
+    async def use(self, *_: object) -> CodeInUse:
+        self.in_use += 1
+        return CodeInUse(task=Path("/code"), leave=self._leave)
+
+    def _leave(self) -> None:
+        self.in_use -= 1
 
 
 class Runtimes:

@@ -59,7 +59,7 @@ async def test_layers_are_shown_in_their_order_everywhere(desk: Desk) -> None:
     assert moved.deployment_id != stored.deployment_id
     assert "Layers" not in await desk.ask("UpdateFunctionConfiguration", FunctionName="fn", Layers=[])
     await desk.settled()
-    assert +desk.code.entered == {}
+    assert desk.code.in_use == 0
 
 
 async def test_what_is_no_use_is_refused(desk: Desk) -> None:
