@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from stoker.app.native import zygote_module
+from stoker.app.object_stores import open_object_store
 from stoker.aws.clients import AwsClients
 from stoker.aws.kms import KmsDataKeys
 from stoker.core.clock import Clock
@@ -21,6 +22,7 @@ from stoker.packaging.code_store import (
 )
 from stoker.packaging.packers import PackerPool
 from stoker.runtimes.catalog import RuntimeCatalog
+from stoker.services.object_store import ObjectStore
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
 from stoker.store.data_keys import EitherDataKeys, MasterDataKeys
@@ -44,6 +46,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     user_keys: UserKeys
     clients: AwsClients
     data_keys: EitherDataKeys
+    objects: ObjectStore
     code: LocalCodeStore
     invalidation: LocalInvalidation
     location_key: bytes
@@ -85,6 +88,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         data_keys=EitherDataKeys(
             MasterDataKeys(sealer), KmsDataKeys(clients, kept_s=float(settings.kms_keep_s))
         ),
+        objects=await open_object_store(settings, clients),
         code=await _open_code(data, runtimes, stack),
         invalidation=LocalInvalidation(),
         location_key=sealer.derive("code locations"),

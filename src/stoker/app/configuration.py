@@ -10,6 +10,7 @@ import msgspec
 
 from stoker.core.configuration import Settings
 from stoker.core.errors import StokerError
+from stoker.store.object_keys import bucket_of
 
 PREFIX = "STOKER_"
 
@@ -84,6 +85,8 @@ def _checked(settings: Settings) -> Settings:
         raise ConfigurationError("configuration: account must be 12 digits")
     if DOMAIN.fullmatch(settings.url_domain) is None:
         raise ConfigurationError("configuration: url_domain must be a host name in lower case, without port")
+    if settings.object_store:
+        _check_bucket(settings.object_store)
     if settings.cpu_policy not in ("quota", "weight"):
         raise ConfigurationError("configuration: cpu_policy must be 'quota' or 'weight'")
     if settings.roles not in ("lenient", "strict"):
@@ -93,3 +96,10 @@ def _checked(settings: Settings) -> Settings:
     if bool(settings.tls_certificate) != bool(settings.tls_key):
         raise ConfigurationError("configuration: tls_certificate and tls_key go together")
     return settings
+
+
+def _check_bucket(url: str) -> None:
+    try:
+        bucket_of(url)
+    except ValueError as problem:
+        raise ConfigurationError("configuration: object_store must be s3://BUCKET/PREFIX") from problem

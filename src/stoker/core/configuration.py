@@ -35,6 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         _text("postgresql://USER:PASSWORD@HOST/NAME keeps the metadata; empty: a file in the data folder"),
     ] = ""
+    object_store: Annotated[
+        str, _text("s3://BUCKET/PREFIX keeps code at rest; empty: the folder objects in the data folder")
+    ] = ""
     account: Annotated[str, _text("the 12-digit account that resources belong to")] = "000000000000"
     region: Annotated[str, _text("the region of the command line and of functions' own calls")] = "us-east-1"
     access_key_id: Annotated[str, _text("root access key, instead of one made at the first start")] = ""

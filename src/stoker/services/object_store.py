@@ -3,7 +3,7 @@
 Everything put here is encrypted by whoever puts it; the store is trusted with nothing but keeping bytes.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -84,4 +84,39 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Delete; nothing happens when there is none."""
+        ...
+
+
+class OpenUpload(msgspec.Struct, frozen=True):
+    """An upload in parts that was begun and neither completed nor aborted."""
+
+    key: str
+    upload: str
+    begun_at_s: float
+
+
+class PartUploads(Protocol):
+    """Uploads in parts to one bucket, for a store whose client cannot abort them. Keys are whole.
+
+    Every operation may raise ObjectStoreUnavailable; none is tried again here.
+    """
+
+    async def begin(self, key: str) -> str:
+        """Begin; the upload's id."""
+        ...
+
+    async def put_part(self, key: str, upload: str, number: int, content: bytes) -> str:
+        """Send a part, from 1 on, with its checksum; a receipt for ``complete``."""
+        ...
+
+    async def complete(self, key: str, upload: str, receipts: Sequence[str]) -> None:
+        """Make the object of its parts."""
+        ...
+
+    async def abort(self, key: str, upload: str) -> None:
+        """Drop the parts; nothing happens when there is no such upload any more."""
+        ...
+
+    async def open_uploads(self, prefix: str) -> list[OpenUpload]:
+        """The uploads to keys that start with ``prefix``, as many as the store lists at once."""
         ...

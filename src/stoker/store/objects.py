@@ -80,7 +80,7 @@ class S3ObjectSource:
         except BaseException as problem:
             file.unlink(missing_ok=True)
             if isinstance(problem, BaseError | OSError | ValueError):
-                raise _object_error(problem) from problem
+                raise object_error(problem) from problem
             raise
         return FetchedObject(file, fetched)
 
@@ -113,7 +113,7 @@ class S3ObjectSource:
         )
 
 
-def _object_error(problem: BaseException) -> ObjectError:
+def object_error(problem: BaseException) -> ObjectError:
     """S3's own code and message, which the client library keeps in its text."""
     text = str(problem)
     answer = _ERROR.search(text)

@@ -31,6 +31,7 @@ def test_flags_win_over_variables_and_variables_over_the_file(tmp_path: Path) ->
         ({"cpu_policy": "fair"}, "cpu_policy"),
         ({"access_key_id": "AKIA"}, "go together"),
         ({"tls_key": "x.pem"}, "go together"),
+        ({"object_store": "https://bucket"}, "object_store must be s3://BUCKET/PREFIX"),
     ],
 )
 def test_what_cannot_be_is_an_error_that_names_it(flags: dict[str, object], words: str) -> None:
