@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from stoker.aws.clients import AwsClients
-from stoker.aws.threads import CallThreads
+from stoker.core.threads import CallThreads
 from stoker.services.keys import DATA_KEY_BYTES, WRAPPED_BY_KMS, KeyRefused, KeyUnavailable
 
 KMS_THREADS = 8

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from stoker.aws.clients import AwsClients
-from stoker.aws.threads import CallThreads
+from stoker.core.threads import CallThreads
 from stoker.services.object_store import ObjectStoreUnavailable, OpenUpload
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stoker.aws.clients import AwsClients
 from stoker.aws.queue_urls import QueueUrls
-from stoker.aws.threads import CallThreads
+from stoker.core.threads import CallThreads
 from stoker.services.sources import MessageAttribute, QueueMessage, SourceFailed
 
 POLL_THREADS = 64

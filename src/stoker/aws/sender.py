@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stoker.aws.clients import AwsClients
 from stoker.aws.queue_urls import QueueUrls
-from stoker.aws.threads import CallThreads
+from stoker.core.threads import CallThreads
 from stoker.services.delivery import DeliveryFailed
 from stoker.services.queue import Delivery, DeliveryKind
 
