@@ -100,12 +100,14 @@ class SealedArtifact:
         """``size_bytes`` of plaintext from ``offset``, a segment at a time.
 
         Raises:
-            ArtifactDamaged: a segment was changed, cut, moved, or belongs to another artifact.
-            ValueError: the range is not within the artifact.
+            ArtifactDamaged: a segment was changed, cut, moved, or belongs to another artifact; or there are
+                not as many bytes.
         """
         end = offset + size_bytes
-        if offset < 0 or size_bytes < 0 or end > self.plain_bytes:
-            raise ValueError(f"{offset} to {end} is not within {self.plain_bytes} bytes of {self._name}")
+        if offset < 0 or size_bytes < 0:
+            raise ValueError(f"not a range: {offset}, {size_bytes}")
+        if end > self.plain_bytes:
+            raise ArtifactDamaged(f"{self._name} ends at {self.plain_bytes}, before {end}")
         first, last = offset // SEGMENT_BYTES, max(end - 1, offset) // SEGMENT_BYTES
         for index in range(first, min(last, self._segments - 1) + 1):
             base = index * SEGMENT_BYTES

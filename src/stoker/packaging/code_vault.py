@@ -1,0 +1,296 @@
+"""Sealed code in the object store, by the SHA-256 of the uploaded zip: whole or absent, never plain.
+
+``code/<sha256>.key`` makes code exist: its wrapped data key, its sealed facts and, of small code, the sealed
+package. The package is the original zip and the image behind it; ``<sha256>.<variant>`` are further images.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from stoker.core.errors import StokerError
+from stoker.packaging.artifacts import ArtifactDamaged, SealedArtifact, open_bytes, seal_bytes, write_all
+from stoker.packaging.sealed_objects import SealedObjects, sealed_files
+from stoker.services.code import CodeMissing
+from stoker.services.keys import DataKeys
+from stoker.services.object_store import ObjectMissing, ObjectStore
+
+INLINE_MAX_BYTES: Final = 64 * 1024
+"""Code up to this size lies in the object of its key: one durable write instead of two."""
+
+_PREFIX: Final = "code/"
+_KEY: Final = "key"
+_NAME: Final = re.compile(r"code/([0-9a-f]{64})\.([A-Za-z0-9._=-]+)")
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What was learnt when the code was admitted. ``image_bytes`` is 0 when the package holds no image."""
+
+    size_bytes: int
+    unpacked_bytes: int
+    image_bytes: int = 0
+
+
+class SealedCode(msgspec.Struct, frozen=True):
+    """Code that is in the vault."""
+
+    digest: str
+    facts: Facts
+    wrapped: bytes
+    package: str
+    """The name of its package's object; empty when it lies in the object of its key."""
+
+
+class _Entry(msgspec.Struct, frozen=True, array_like=True):
+    """The object of a key, in MessagePack."""
+
+    version: int
+    wrapped: bytes
+    facts: bytes
+    package: str
+    inline: bytes
+
+
+class CodeVault:
+    """The only one that writes below ``code/`` in its store. Belongs to one event loop.
+
+    ``staging`` is a folder for sealed files on their way.
+    """
+
+    def __init__(self, store: ObjectStore, keys: DataKeys, staging: Path) -> None:
+        self._store = store
+        self._keys = keys
+        self._objects = SealedObjects(store, staging)
+        self._known: dict[str, SealedCode] = {}
+        self._listed: dict[str, set[str]] = {}
+        """The names of the objects of everything stored."""
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    async def start(self) -> None:
+        """Find what is stored, and remove what a killed process left half stored.
+
+        Raises:
+            ObjectStoreUnavailable
+        """
+        self._objects.start()
+        found: dict[str, set[str]] = {}
+        async for stored in self._store.list_objects(_PREFIX):
+            if (match := _NAME.fullmatch(stored.key)) is not None:
+                found.setdefault(match[1], set()).add(match[2])
+        for digest, names in found.items():
+            if _KEY not in names:
+                for name in names:
+                    await self._store.delete(_object(digest, name))
+            else:
+                self._listed[digest] = names
+
+    def digests(self) -> list[str]:
+        """Everything that is stored."""
+        return list(self._listed)
+
+    def is_stored(self, digest: str) -> bool:
+        return digest in self._listed
+
+    def variants(self, digest: str) -> frozenset[str]:
+        """Further images that were made of it."""
+        return frozenset(self._listed.get(digest, ()))
+
+    def known(self, digest: str) -> SealedCode | None:
+        """What ``find`` or ``put`` has found before, without waiting."""
+        return self._known.get(digest) if digest in self._listed else None
+
+    async def find(self, digest: str) -> SealedCode | None:
+        """What is stored of a digest; None when it is not.
+
+        Raises:
+            ArtifactDamaged, ObjectStoreUnavailable, KeyRefused, KeyUnavailable
+        """
+        if digest not in self._listed:
+            return None
+        known = self._known.get(digest)
+        if known is None:
+            try:
+                known = await self._read_entry(digest)
+            except ObjectMissing:
+                return None
+            if digest in self._listed:
+                self._known[digest] = known
+        return known
+
+    async def put(self, digest: str, facts: Facts, files: tuple[int, ...]) -> SealedCode:
+        """Seal and store the files, one behind the other; whoever was first with the same digest stays.
+
+        Durable when this returns, absent when it fails.
+
+        Raises:
+            ObjectStoreUnavailable, KeyUnavailable, OSError
+        """
+        async with self._alone(digest):
+            if (there := await self.find(digest)) is not None:
+                return there
+            key, wrapped = await self._keys.generate(_context(digest))
+            size_bytes = facts.size_bytes + facts.image_bytes
+            package, inline = "", b""
+            if size_bytes <= INLINE_MAX_BYTES:
+                inline = b"".join(sealed_files(_name(digest, package), key, files, size_bytes))
+            else:
+                package = f"package-{secrets.token_hex(8)}"
+                where = _object(digest, package)
+                await self._objects.put(where, _name(digest, package), key, files, size_bytes)
+            sealed_facts = seal_bytes(msgspec.json.encode(facts), key, _name(digest, "facts"))
+            entry = _Entry(1, wrapped, sealed_facts, package, inline)
+            try:
+                await self._store.put(_object(digest, _KEY), msgspec.msgpack.encode(entry))
+            except BaseException:
+                # What it cannot delete now has no key, and goes at the next start.
+                if package:
+                    await self._store.delete(_object(digest, package))
+                raise
+            self._listed[digest] = {_KEY, package} - {""}
+            self._known[digest] = SealedCode(digest, facts, wrapped, package)
+            return self._known[digest]
+
+    async def original_into(self, code: SealedCode, file: int) -> None:
+        """Write the uploaded zip, byte for byte.
+
+        Raises:
+            CodeMissing: it was forgotten.
+            ArtifactDamaged, ObjectStoreUnavailable, KeyRefused, KeyUnavailable, OSError
+        """
+        await self._package_into(code, 0, code.facts.size_bytes, file)
+
+    async def image_into(self, code: SealedCode, file: int) -> None:
+        """Write the image that was stored with it; raises as ``original_into``."""
+        await self._package_into(code, code.facts.size_bytes, code.facts.image_bytes, file)
+
+    async def put_variant(self, code: SealedCode, variant: str, file: int) -> None:
+        """Store a further image; nothing happens when the code was forgotten meanwhile."""
+        async with self._alone(code.digest):
+            if self.known(code.digest) != code:
+                return
+            key = await self._keys.unwrap(code.wrapped, _context(code.digest))
+            where, size_bytes = _object(code.digest, variant), os.fstat(file).st_size
+            await self._objects.put(where, _name(code.digest, variant), key, (file,), size_bytes)
+            self._listed[code.digest].add(variant)
+
+    async def variant_into(self, code: SealedCode, variant: str, file: int) -> None:
+        """Write a further image; raises as ``original_into``, CodeMissing also when there is none."""
+        key = await self._keys.unwrap(code.wrapped, _context(code.digest))
+        await self._copy(code.digest, variant, key, file)
+
+    async def drop_variant(self, digest: str, variant: str) -> None:
+        """Delete a further image."""
+        self._listed.get(digest, set()).discard(variant)
+        await self._store.delete(_object(digest, variant))
+
+    async def forget(self, digest: str) -> None:
+        """Delete everything of a digest; from the first moment on nobody finds it."""
+        names = self._listed.pop(digest, None)
+        self._known.pop(digest, None)
+        if names is None:
+            return
+        async with self._alone(digest):
+            if digest in self._listed:  # admitted again meanwhile; what is left of the old is named in no key
+                names -= self._listed[digest]
+            for name in sorted(names, key=lambda name: name != _KEY):
+                await self._store.delete(_object(digest, name))
+
+    async def rewrap(self) -> int:
+        """Wrap every data key that is under an old master key again; returns how many were.
+
+        Raises:
+            ObjectStoreUnavailable, KeyRefused, KeyUnavailable
+        """
+        rewrapped = 0
+        for digest in self.digests():
+            async with self._alone(digest):
+                with contextlib.suppress(ObjectMissing):
+                    rewrapped += await self._rewrap(digest)
+        return rewrapped
+
+    async def _rewrap(self, digest: str) -> bool:
+        entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)
+        wrapped = await self._keys.rewrap(entry.wrapped, _context(digest))
+        if wrapped is None or digest not in self._listed:
+            return False
+        entry = msgspec.structs.replace(entry, wrapped=wrapped)
+        await self._store.put(_object(digest, _KEY), msgspec.msgpack.encode(entry))
+        self._known.pop(digest, None)
+        return True
+
+    # --- sealing and opening
+
+    async def _read_entry(self, digest: str) -> SealedCode:
+        entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)
+        key = await self._keys.unwrap(entry.wrapped, _context(digest))
+        facts = msgspec.json.decode(open_bytes(entry.facts, key, _name(digest, "facts")), type=Facts)
+        return SealedCode(digest, facts, entry.wrapped, entry.package)
+
+    async def _package_into(self, code: SealedCode, offset: int, size_bytes: int, file: int) -> None:
+        key = await self._keys.unwrap(code.wrapped, _context(code.digest))
+        if code.package:
+            await self._copy(code.digest, code.package, key, file, (offset, size_bytes))
+            return
+        try:
+            entry = _decoded(await self._store.get(_object(code.digest, _KEY)), code.digest)
+        except ObjectMissing as problem:
+            raise CodeMissing(code.digest) from problem
+        sealed = entry.inline
+        artifact = SealedArtifact(
+            lambda at, size: sealed[at : at + size], len(sealed), key, _name(code.digest, "")
+        )
+        write_all(file, artifact.read(offset, size_bytes))
+
+    async def _copy(
+        self, digest: str, part: str, key: bytes, file: int, wanted: tuple[int, int] | None = None
+    ) -> None:
+        try:
+            await self._objects.copy(_object(digest, part), _name(digest, part), key, file, wanted=wanted)
+        except ObjectMissing as problem:
+            raise CodeMissing(f"{part} of {digest}") from problem
+
+    @asynccontextmanager
+    async def _alone(self, digest: str) -> AsyncGenerator[None]:
+        """One at a time for each digest."""
+        lock, users = self._locks.get(digest, (asyncio.Lock(), 0))
+        self._locks[digest] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[digest]
+            if users == 1:
+                del self._locks[digest]
+            else:
+                self._locks[digest] = lock, users - 1
+
+
+def _decoded(content: bytes, digest: str) -> _Entry:
+    try:
+        entry = msgspec.msgpack.decode(content, type=_Entry)
+    except msgspec.DecodeError as problem:
+        raise ArtifactDamaged(f"the key of {digest} is damaged") from problem
+    if entry.version != 1:
+        raise StokerError(f"{digest} was stored by a later version of Stoker")
+    return entry
+
+
+def _object(digest: str, name: str) -> str:
+    return f"{_PREFIX}{digest}.{name}"
+
+
+def _name(digest: str, part: str) -> str:
+    """What an artifact is bound to."""
+    return f"code {digest} {part}"
+
+
+def _context(digest: str) -> Mapping[str, str]:
+    return {"artifact": "code", "sha256": digest}
