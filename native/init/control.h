@@ -23,7 +23,8 @@
 #define INIT_SIGNAL_ADOPT SIGUSR1
 
 enum init_operation {
-    INIT_LAUNCH = 1,   /* body: folder, argv..., environment..., each ending in NUL. Legal once */
+    INIT_LAUNCH = 1,   /* body: folder, argv..., environment..., each ending in NUL. Legal once. argv[0] without a
+                        * slash is looked for in that environment's PATH */
     INIT_STOP = 2,     /* SIGSTOP to everything, for hosts without a freezer */
     INIT_CONTINUE = 3, /* SIGCONT to everything */
     INIT_SIGNAL = 4,   /* argument: signal for the launched process */
@@ -42,6 +43,7 @@ enum init_report_kind {
     INIT_EXITED = 3,  /* value is its exit status */
     INIT_SIGNALED = 4, /* value is the signal that ended it */
     INIT_BROKEN = 5,  /* the sandbox could not be finished: value is an errno */
+    INIT_MISPLACED = 6, /* it was not started, because its folder could not be entered: value is an errno */
 };
 
 struct init_report {

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -24,6 +25,7 @@
 static char record[INIT_RECORD_BYTES_MAX];
 static char *strings[INIT_STRINGS_MAX + 2];
 static pid_t launched;
+static volatile bool misplaced; /* by the vforked child: it could not enter its folder */
 
 static void report(enum init_report_kind kind, int value)
 {
@@ -66,6 +68,42 @@ static bool parse(const struct init_request *request, size_t body_bytes)
     return at == end;
 }
 
+/* The value of PATH in the environment that was asked for; empty without one. */
+static const char *search_path(void)
+{
+    for (char **variable = wanted.environment; *variable; variable++)
+        if (strncmp(*variable, "PATH=", 5) == 0)
+            return *variable + 5;
+    return "";
+}
+
+/* execve, after a search as execvp has it: one that may not be executed is remembered while others are tried. */
+static int execute(void)
+{
+    static char candidate[PATH_MAX];
+    int error = ENOENT;
+    if (strchr(wanted.argv[0], '/')) {
+        execve(wanted.argv[0], wanted.argv, wanted.environment);
+        return errno;
+    }
+    size_t name = strlen(wanted.argv[0]);
+    for (const char *at = search_path(), *end; name && *at; at = *end ? end + 1 : end) {
+        end = strchrnul(at, ':');
+        size_t folder = (size_t)(end - at);
+        if (folder == 0 || folder + name + 2 > sizeof candidate)
+            continue;
+        memcpy(candidate, at, folder);
+        candidate[folder] = '/';
+        memcpy(candidate + folder + 1, wanted.argv[0], name + 1);
+        execve(candidate, wanted.argv, wanted.environment);
+        if (errno == EACCES)
+            error = EACCES;
+        else if (errno != ENOENT && errno != ENOTDIR)
+            return errno;
+    }
+    return error;
+}
+
 /* In the vforked child: only system calls, then exec. Returns the errno that stopped it. */
 static int become(void)
 {
@@ -79,12 +117,15 @@ static int become(void)
     if (fcntl(INIT_FD_TELEMETRY, F_SETFD, 0) < 0)
         return errno;
     close(input);
-    if (chdir(wanted.folder) < 0 || setsid() < 0)
+    if (setsid() < 0)
         return errno;
+    if (chdir(wanted.folder) < 0) {
+        misplaced = true;
+        return errno;
+    }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execve(wanted.argv[0], wanted.argv, wanted.environment);
-    return errno;
+    return execute();
 }
 
 /* From now on this process's end is the sandbox's. */
@@ -101,6 +142,7 @@ static void launch(size_t bytes)
     struct init_request request;
     static volatile int error;
     error = 0;
+    misplaced = false;
     memcpy(&request, record, sizeof request);
     if (launched || !parse(&request, bytes - sizeof request)) {
         report(INIT_REFUSED, launched ? EALREADY : EINVAL);
@@ -114,7 +156,7 @@ static void launch(size_t bytes)
     if (pid < 0)
         error = errno;
     if (error) {
-        report(INIT_REFUSED, error);
+        report(misplaced ? INIT_MISPLACED : INIT_REFUSED, error);
         return;
     }
     take_on(pid);

@@ -7,6 +7,7 @@
 #include "identity.h"
 #include "mounts.h"
 #include "passing.h"
+#include "root.h"
 #include "zygotes.h"
 
 #include "../init/control.h"
@@ -109,6 +110,21 @@ static int share_with_siblings(const struct child_plan *plan)
 static int attach_tmp(const struct child_plan *plan)
 {
     return mounts_attach(plan->tmp, "/tmp");
+}
+
+/* Its owners can only be mapped once the jail has written the id maps, and only while it is attached nowhere. */
+static int await_root(const struct child_plan *plan)
+{
+    struct passed_note note;
+    if (plan->folders[JAIL_ROOT] < 0)
+        return 0;
+    int error = passing_receive(plan->notes, &note, NULL, 0);
+    return error < 0 ? error : note.error;
+}
+
+static int enter_root(const struct child_plan *plan)
+{
+    return plan->folders[JAIL_ROOT] < 0 ? 0 : root_enter();
 }
 
 static int attach_folders(const struct child_plan *plan)
@@ -235,7 +251,9 @@ static const struct step FURNISH[] = {
     {"sharing with siblings", share_with_siblings}, /* while /proc/sys can be written */
     {"masking /proc", mask_proc},               /* before anything else could open what is below */
     {"attaching /tmp", attach_tmp},
+    {"awaiting the root", await_root},
     {"attaching folders", attach_folders},      /* read-only since the jail cloned them */
+    {"entering the root", enter_root},          /* after all that is made from the template */
     {"raising loopback", raise_loopback},       /* before the listeners: they need its address */
     {"opening listeners", open_listeners},      /* before anyone inside could take the ports */
     {"naming the host", set_host_name},

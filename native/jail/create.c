@@ -40,17 +40,29 @@ static int is_zygote(const struct making *making)
     return (making->message->request.flags & JAIL_ZYGOTE) != 0;
 }
 
+static uid_t user_of(const struct jail_request *request)
+{
+    return request->uid ? request->uid : SANDBOX_UID;
+}
+
+static gid_t group_of(const struct jail_request *request)
+{
+    return request->uid ? request->gid : SANDBOX_GID;
+}
+
 /* Who is inside, and who owns the user namespace. */
 static int identify(struct making *making)
 {
     const struct jail_request *request = &making->message->request;
     struct sandbox *sandbox = making->sandbox;
     making->identity = is_zygote(making) ? identity_of_zygote() : identity_of(slot_of(sandbox));
+    if (request->uid && !making->identity.whole)
+        return -EOPNOTSUPP; /* there is one id only */
     making->plan.surrender = (struct surrender_plan){
         .open_files_max = request->limits.open_files_max,
         .may_set_groups = making->identity.may_set_groups,
-        .uid = is_zygote(making) ? identity_uid(&making->identity) : SANDBOX_UID,
-        .gid = is_zygote(making) ? identity_gid(&making->identity) : SANDBOX_GID,
+        .uid = is_zygote(making) ? identity_uid(&making->identity, SANDBOX_UID) : user_of(request),
+        .gid = is_zygote(making) ? identity_gid(&making->identity, SANDBOX_GID) : group_of(request),
         .filter = is_zygote(making) ? seccomp_zygote_filter() : seccomp_filter(),
     };
     if (is_zygote(making)) {
@@ -144,8 +156,9 @@ static int clone_folders(struct making *making)
 static int take_tmp(struct making *making)
 {
     const struct identity *identity = &making->identity;
-    int mount = tmp_volume_take(slot_of(making->sandbox), identity_uid(identity), identity_gid(identity),
-                                making->message->request.limits.tmp_bytes);
+    const struct jail_request *request = &making->message->request;
+    int mount = tmp_volume_take(slot_of(making->sandbox), identity_uid(identity, user_of(request)),
+                                identity_gid(identity, group_of(request)), request->limits.tmp_bytes);
     if (mount < 0)
         return mount;
     making->sandbox->has_tmp = 1;
@@ -177,6 +190,17 @@ static int spawn(struct making *making)
 static int map_ids(struct making *making)
 {
     return is_zygote(making) ? 0 : identity_map(&making->identity, making->sandbox->pid);
+}
+
+/* A root's owners are numbers of its own world: they are to mean the ids inside, none of the host's. */
+static int map_root(struct making *making)
+{
+    struct passed_note ready = {0};
+    int root = making->plan.folders[JAIL_ROOT];
+    if (root < 0)
+        return 0;
+    int error = making->identity.whole ? namespaces_map_owners(root, making->sandbox->pid, making->sandbox->owner) : 0;
+    return error ? error : passing_send(making->notes, &ready, NULL, 0);
 }
 
 static int prefer_for_oom(struct making *making)
@@ -267,6 +291,7 @@ static const struct {
     {"making the control group", make_cgroup}, /* before the process: v2 starts it inside */
     {"starting the process", spawn},
     {"mapping ids", map_ids},
+    {"mapping the root's owners", map_root}, /* the child waits for it */
     {"setting the out-of-memory score", prefer_for_oom},
     {"opening handles", open_handles},
     {"attaching the network", attach_link},

@@ -51,6 +51,7 @@ struct identity identity_of(uint32_t slot)
         identity.inside_uid = identity.inside_gid = 0;
         identity.outside = base + slot * IDS_PER_SLOT;
         identity.count = IDS_PER_SLOT;
+        identity.whole = 1;
     } else if (mode == RANGE) {
         identity.outside = 1 + slot % available;
     }
@@ -73,14 +74,14 @@ struct identity identity_of_zygote(void)
     return identity;
 }
 
-uid_t identity_uid(const struct identity *identity)
+uid_t identity_uid(const struct identity *identity, uid_t inside)
 {
-    return identity->outside + SANDBOX_UID - identity->inside_uid;
+    return identity->outside + inside - identity->inside_uid;
 }
 
-gid_t identity_gid(const struct identity *identity)
+gid_t identity_gid(const struct identity *identity, gid_t inside)
 {
-    return identity->outside_gid + SANDBOX_GID - identity->inside_gid;
+    return identity->outside_gid + inside - identity->inside_gid;
 }
 
 static int write_map(pid_t pid, const char *file, uint32_t inside, uint32_t outside, uint32_t count)

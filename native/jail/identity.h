@@ -20,6 +20,7 @@ struct identity {
     uint32_t outside_gid;
     uint32_t count;
     int may_set_groups;
+    int whole; /* whether every id of IDS_PER_SLOT is there inside */
 };
 
 /* Looks at the jail's own id maps. Returns 1 when every sandbox must share one uid (rootless without ranges). */
@@ -35,9 +36,9 @@ struct identity identity_of_zygote(void);
 /* The group of all zygotes. */
 gid_t identity_zygotes(void);
 
-/* The function's ids as the jail sees them. */
-uid_t identity_uid(const struct identity *identity);
-gid_t identity_gid(const struct identity *identity);
+/* Ids inside as the jail sees them. */
+uid_t identity_uid(const struct identity *identity, uid_t inside);
+gid_t identity_gid(const struct identity *identity, gid_t inside);
 
 /* Writes uid_map and gid_map of a process that is alone in a new user namespace. 0 or -errno. */
 int identity_map(const struct identity *identity, pid_t pid);

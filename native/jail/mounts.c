@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,7 +14,7 @@
 #define AT_RECURSIVE 0x8000
 #endif
 
-const char *const MOUNT_POINTS[] = {"/var/task", "/opt", "/var/runtime", "/var/lang", "/var/codecache"};
+const char *const MOUNT_POINTS[] = {"/var/task", "/opt", "/var/runtime", "/var/lang", "/var/codecache", MOUNTS_NEW_ROOT};
 
 static int open_tree_at(int folder, const char *path, unsigned flags)
 {
@@ -22,7 +23,8 @@ static int open_tree_at(int folder, const char *path, unsigned flags)
 
 static int set_attributes(int mount, unsigned flags, unsigned long long attributes)
 {
-    struct mount_attr wanted = {.attr_set = attributes};
+    /* Private: what is mounted or unmounted where it was cloned from must not follow it inside. */
+    struct mount_attr wanted = {.attr_set = attributes, .propagation = MS_PRIVATE};
     return (int)syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | flags, &wanted, sizeof wanted);
 }
 
@@ -42,6 +44,12 @@ int mounts_clone_folder(int folder)
         return error;
     }
     return mount;
+}
+
+int mounts_map_owners(int mount, int namespace)
+{
+    struct mount_attr wanted = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned)namespace};
+    return syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &wanted, sizeof wanted) < 0 ? -errno : 0;
 }
 
 int mounts_attach(int mount, const char *path)

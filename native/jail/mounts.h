@@ -6,11 +6,17 @@
 #ifndef STOKER_JAIL_MOUNTS_H
 #define STOKER_JAIL_MOUNTS_H
 
+/* An empty folder of the template where a sandbox's own root waits until it takes the template's place. */
+#define MOUNTS_NEW_ROOT "/run"
+
 /* Where each bit of jail_request.mounts appears inside. */
 extern const char *const MOUNT_POINTS[];
 
 /* A detached ro,nosuid,nodev clone of the folder that `folder` is open on; -ENOTDIR for anything else. */
 int mounts_clone_folder(int folder);
+
+/* Has a detached mount show its owners, id for id, as those of the user namespace. 0 or -errno. */
+int mounts_map_owners(int mount, int namespace);
 
 /* Attaches a detached mount at a fixed path of the caller's mount namespace. 0 or -errno. */
 int mounts_attach(int mount, const char *path);

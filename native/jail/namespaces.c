@@ -117,6 +117,23 @@ int namespaces_attach(int pidfd, int mount, const char *path)
     return error;
 }
 
+int namespaces_map_owners(int mount, pid_t pid, uid_t owner)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/%d/ns/user", pid);
+    int error = namespaces_be_owner(owner); /* whose the child's /proc files are */
+    if (error)
+        return error;
+    int namespace = open(path, O_RDONLY | O_CLOEXEC);
+    error = namespace < 0 ? -errno : 0;
+    namespaces_be_root(); /* before the mount changes: that takes the file system's own rights */
+    if (error)
+        return error;
+    error = mounts_map_owners(mount, namespace);
+    close(namespace);
+    return error;
+}
+
 static pid_t spawn(int template, int into, uid_t owner, uint64_t more, int *pidfd)
 {
     struct clone_args wanted = {

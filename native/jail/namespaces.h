@@ -26,6 +26,9 @@ pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd);
 /* The same in the jail's own user and pid namespaces: those of others can only be entered from above them. */
 pid_t namespaces_spawn_zygote(int template, int into, int *pidfd);
 
+/* Has a detached mount show its owners, id for id, as those of the user namespace of `pid`, which `owner` owns. */
+int namespaces_map_owners(int mount, pid_t pid, uid_t owner);
+
 /* Takes the owner's effective uid, and with it every right over the sandbox's user namespace, also those that root
  * of a confined host lacks (CAP_SYS_RESOURCE, CAP_SYS_PTRACE); the jail keeps its own. 0 or -errno. And back. */
 int namespaces_be_owner(uid_t owner);

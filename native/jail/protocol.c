@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "protocol.h"
 
+#include "identity.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -56,6 +58,17 @@ static int limits_are_sane(const struct jail_limits *limits)
            limits->open_files_max >= OPEN_FILES_MIN && limits->open_files_max <= OPEN_FILES_MAX;
 }
 
+/* A root comes from the start, alone, and never for a process that was somewhere else before. */
+static int root_is_sane(const struct jail_request *request)
+{
+    unsigned root = 1u << JAIL_ROOT;
+    if (!(request->mounts & root))
+        return !request->uid && !request->gid;
+    return request->operation == JAIL_CREATE && request->mounts == root && !request->zygote &&
+           !(request->flags & JAIL_ZYGOTE) && (request->uid || !request->gid) && request->uid < IDS_PER_SLOT &&
+           request->gid < IDS_PER_SLOT;
+}
+
 /* What each operation may carry; anything else is refused, never ignored. */
 static int check(const struct jail_message *message)
 {
@@ -66,6 +79,8 @@ static int check(const struct jail_message *message)
     if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~(JAIL_EGRESS | JAIL_ZYGOTE) || mounts != message->fd_count)
         return -EINVAL;
     if (request->zygote && (request->operation != JAIL_CREATE || request->flags & JAIL_ZYGOTE))
+        return -EINVAL;
+    if (!root_is_sane(request))
         return -EINVAL;
     switch (request->operation) {
     case JAIL_HELLO:

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define JAIL_MAGIC 0x4b4c4a53u
-#define JAIL_VERSION 4
+#define JAIL_VERSION 5
 #define JAIL_REQUEST_FDS_MAX 4
 #define JAIL_ANSWER_FDS_MAX 16
 #define JAIL_STAGE_BYTES 64
@@ -25,8 +25,9 @@ enum jail_operation {
     JAIL_COUNT = 6,   /* how many sandboxes live or are being taken apart */
 };
 
-/* Bits of jail_request.mounts; descriptors follow in this order. */
-enum jail_mount_point { JAIL_TASK, JAIL_OPT, JAIL_RUNTIME, JAIL_LANG, JAIL_CODE_CACHE, JAIL_MOUNT_POINTS };
+/* Bits of jail_request.mounts; descriptors follow in this order. JAIL_ROOT is for CREATE alone and for itself alone:
+ * the sandbox's root is that folder then, and nothing of the host's programs is in it. */
+enum jail_mount_point { JAIL_TASK, JAIL_OPT, JAIL_RUNTIME, JAIL_LANG, JAIL_CODE_CACHE, JAIL_ROOT, JAIL_MOUNT_POINTS };
 
 /* Bits of jail_request.flags. */
 #define JAIL_EGRESS 1u
@@ -52,6 +53,8 @@ struct jail_request {
     uint32_t mounts;
     uint32_t flags;
     uint64_t zygote; /* CREATE: handle of the one that is to fork the process of this sandbox, or 0 */
+    uint32_t uid;    /* CREATE with JAIL_ROOT: who runs inside, by the root's own numbers; 0: the usual user, */
+    uint32_t gid;    /* and then 0 here as well */
 };
 
 /* Bits of jail_answer.fds; descriptors follow in this order. */
@@ -110,7 +113,7 @@ struct jail_answer {
     char stage[JAIL_STAGE_BYTES]; /* on failure: the step that failed, NUL-terminated */
 };
 
-_Static_assert(sizeof(struct jail_request) == 80, "the request record has a fixed size");
+_Static_assert(sizeof(struct jail_request) == 88, "the request record has a fixed size");
 _Static_assert(sizeof(struct jail_answer) == 112, "the answer record has a fixed size");
 
 struct jail_message {

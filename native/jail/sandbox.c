@@ -185,8 +185,9 @@ void sandbox_mount(const struct jail_message *message, struct jail_answer *answe
     struct sandbox *sandbox = slot_find(message->request.sandbox);
     unsigned next = 0;
     answer->status = !sandbox || sandbox->state != LIVE || !sandbox->pid ? -ESRCH
-                     : sandbox->mounted & message->request.mounts        ? -EBUSY
-                                                                         : 0;
+                     : sandbox->mounted & (message->request.mounts | 1u << JAIL_ROOT) /* its paths are a stranger's */
+                         ? -EBUSY
+                         : 0;
     for (int i = 0; i < JAIL_MOUNT_POINTS && !answer->status; i++) {
         if (!(message->request.mounts & 1u << i))
             continue;

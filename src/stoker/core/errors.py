@@ -52,6 +52,18 @@ class SandboxCreateError(SandboxError):
     """A sandbox could not be made; nothing of it is left."""
 
 
+class LaunchRefused(SandboxError):
+    """The process of a sandbox was not started; the sandbox is as it was.
+
+    ``number`` is the errno that stopped it; ``misplaced`` says that it was its folder, not its program.
+    """
+
+    def __init__(self, message: str, number: int, *, misplaced: bool = False) -> None:
+        super().__init__(message)
+        self.number = number
+        self.misplaced = misplaced
+
+
 class SandboxDied(SandboxError):
     """The sandbox is gone; whatever was asked of it did not happen."""
 

@@ -153,6 +153,7 @@ class ContainerDriver:
                 egress=spec.egress,
                 is_zygote=spec.is_zygote,
                 zygote=zygote.handle if zygote else 0,
+                user=spec.user,
             )
         except JailUnavailable as problem:
             raise SandboxCreateError(str(problem)) from problem

@@ -21,7 +21,7 @@ from stoker.sandbox.container_protocol import (
     decode_answer,
     encode_request,
 )
-from stoker.sandbox.driver import MountPoint, SandboxLimits
+from stoker.sandbox.driver import MountPoint, SandboxLimits, SandboxUser
 
 REQUESTS_MAX = 4096
 """Requests without an answer yet; more are refused."""
@@ -74,6 +74,7 @@ class JailConnection:
         egress: bool = False,
         is_zygote: bool = False,
         zygote: int = 0,
+        user: SandboxUser | None = None,
     ) -> Answer:
         """Send one request and wait for its answer. ``folders`` stay open until then and are the caller's.
 
@@ -96,6 +97,7 @@ class JailConnection:
             egress=egress,
             is_zygote=is_zygote,
             zygote=zygote,
+            user=user,
         )
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[request_id] = future

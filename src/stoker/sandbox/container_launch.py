@@ -36,6 +36,7 @@ class ReportKind(enum.IntEnum):
     EXITED = 3
     SIGNALED = 4
     BROKEN = 5
+    MISPLACED = 6
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -8,14 +8,14 @@ import struct
 
 import msgspec
 
-from stoker.sandbox.driver import MountPoint, SandboxLimits
+from stoker.sandbox.driver import MountPoint, SandboxLimits, SandboxUser
 
 MAGIC = 0x4B4C4A53
-VERSION = 4
+VERSION = 5
 CPU_PERIOD_US = 100_000
 MEBIBYTE = 1 << 20
 
-_REQUEST = struct.Struct("<IHHQQQQIIIIQIIQ")
+_REQUEST = struct.Struct("<IHHQQQQIIIIQIIQII")
 _ANSWER = struct.Struct("<IHHQiIQIIII64s")
 
 ANSWER_BYTES = _ANSWER.size
@@ -84,6 +84,7 @@ DEGRADED = (
 
 MOUNT_ORDER = (
     MountPoint.TASK, MountPoint.OPT, MountPoint.RUNTIME, MountPoint.LANG, MountPoint.CODE_CACHE,
+    MountPoint.ROOT,
 )  # fmt: skip
 
 
@@ -115,6 +116,7 @@ def encode_request(
     egress: bool = False,
     is_zygote: bool = False,
     zygote: int = 0,
+    user: SandboxUser | None = None,
 ) -> bytes:
     """One request record; the folders of ``mounts`` travel beside it in MOUNT_ORDER.
 
@@ -137,6 +139,8 @@ def encode_request(
         sum(1 << MOUNT_ORDER.index(point) for point in mounts),
         (EGRESS_FLAG if egress else 0) | (ZYGOTE_FLAG if is_zygote else 0),
         zygote,
+        user.uid if user else 0,
+        user.gid if user else 0,
     )
 
 

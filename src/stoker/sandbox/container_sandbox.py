@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
-from stoker.core.errors import SandboxDied, SandboxError
+from stoker.core.errors import LaunchRefused, SandboxDied, SandboxError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
 from stoker.sandbox.container_folders import open_folder
 from stoker.sandbox.container_freezer import Freezer
@@ -98,7 +98,8 @@ class ContainerSandbox:
         """Start the process; returns when it executes.
 
         Raises:
-            SandboxError: it could not be executed; the message says why.
+            LaunchRefused: it could not be executed; the message says why.
+            SandboxError: nothing can be made of such a launch.
             SandboxDied: the sandbox is gone.
         """
         record = encode_launch(launch)
@@ -112,7 +113,10 @@ class ContainerSandbox:
             raise SandboxDied(f"the sandbox ended before its launch ({problem.strerror})") from problem
         report = await self._started
         if report.kind is not ReportKind.STARTED:
-            raise SandboxError(f"{launch.argv[0]}: {os.strerror(report.value)}")
+            misplaced = report.kind is ReportKind.MISPLACED
+            what = launch.working_directory if misplaced else launch.argv[0]
+            words = f"{what}: {os.strerror(report.value)}"
+            raise LaunchRefused(words, report.value, misplaced=misplaced)
 
     async def forked(self) -> None:
         """Wait until the zygote's child runs inside.
@@ -237,7 +241,7 @@ class ContainerSandbox:
         report = decode_report(data)
         if report is None:
             return True
-        if report.kind in (ReportKind.STARTED, ReportKind.REFUSED, ReportKind.BROKEN):
+        if report.kind not in (ReportKind.EXITED, ReportKind.SIGNALED):
             if self._started is not None and not self._started.done():
                 self._started.set_result(report)
         elif self._report is None:

@@ -28,6 +28,9 @@ class MountPoint(enum.Enum):
     RUNTIME = "/var/runtime"
     LANG = "/var/lang"
     CODE_CACHE = "/var/codecache"
+    ROOT = "/"
+    """The whole root, with /dev, /proc, /tmp and the files that name host and resolver put over it; the host's
+    programs are not there then. From the start alone, and no other place beside it."""
 
 
 class SandboxLimits(msgspec.Struct, frozen=True):
@@ -45,6 +48,13 @@ class SandboxLimits(msgspec.Struct, frozen=True):
     """Sandboxes of one number (64 bits) share the CPU as if they were one; 0: alone, until a number comes."""
 
 
+class SandboxUser(msgspec.Struct, frozen=True):
+    """Who the process is inside, in the numbers of its own root; never uid 0."""
+
+    uid: int
+    gid: int
+
+
 class SandboxSpec(msgspec.Struct, frozen=True):
     """An empty sandbox: its limits, the folders mounted from the start, and whether it may reach out.
 
@@ -58,10 +68,15 @@ class SandboxSpec(msgspec.Struct, frozen=True):
     egress: bool = False
     is_zygote: bool = False
     zygote: str = ""
+    user: SandboxUser | None = None
+    """None: 993 and 990, as on Lambda. Only with ``MountPoint.ROOT``."""
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """The process to start inside: absolute argv[0], its whole environment, its folder."""
+    """The process to start inside: its whole environment, its folder, and argv.
+
+    argv[0] without a slash is looked for in the environment's PATH, inside.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -130,7 +145,11 @@ class Sandbox(Protocol):
         ...
 
     async def launch(self, launch: Launch) -> None:
-        """Start the runtime process. Legal once."""
+        """Start the runtime process. Legal once.
+
+        Raises:
+            LaunchRefused: there is no such program or folder inside, or it may not be used.
+        """
         ...
 
     async def forked(self) -> None:

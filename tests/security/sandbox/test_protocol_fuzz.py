@@ -15,9 +15,9 @@ import pytest
 
 from tests.integration.sandbox.running_jail import RunningJail, look, missing, run, shell
 
-REQUEST = struct.Struct("<IHHQQQQIIIIQIIQ")
+REQUEST = struct.Struct("<IHHQQQQIIIIQIIQII")
 MAGIC = 0x4B4C4A53
-GOOD = [MAGIC, 4, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0]
+GOOD = [MAGIC, 5, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0, 0, 0]
 ROUNDS = 400
 
 
@@ -59,6 +59,8 @@ def record(**changes: int) -> bytes:
         "mounts",
         "flags",
         "zygote",
+        "uid",
+        "gid",
     ]
     return REQUEST.pack(*(changes.get(name, value) for name, value in zip(names, GOOD, strict=True)))
 
