@@ -29,8 +29,8 @@ class MountPoint(enum.Enum):
     LANG = "/var/lang"
     CODE_CACHE = "/var/codecache"
     ROOT = "/"
-    """The whole root, with /dev, /proc, /tmp and the files that name host and resolver put over it; the host's
-    programs are not there then. From the start alone, and no other place beside it."""
+    """The whole root, with /dev, /proc, /tmp and the files that name host and resolver put over it; the
+    host's programs are not there then. From the start alone, and no other place beside it."""
 
 
 class SandboxLimits(msgspec.Struct, frozen=True):
