@@ -36,6 +36,7 @@ NAMES = (
     "control",
     "density",
     "fairness",
+    "events",
     "peers",
     "egress",
     "bootstrap",

@@ -126,10 +126,12 @@ def create_many(stoker: RunningStoker, echo: Echo, prefix: str, count: int, **se
     return names
 
 
-def signed(endpoint: str, name: str, body: bytes = BODY) -> tuple[str, dict[str, str]]:
-    """URL and headers of one signed Invoke."""
+def signed(endpoint: str, name: str, body: bytes = BODY, **more: str) -> tuple[str, dict[str, str]]:
+    """URL and headers of one signed Invoke; ``more`` are further headers, signed too."""
     url = f"{endpoint}/2015-03-31/functions/{name}/invocations"
-    request = AWSRequest(method="POST", url=url, data=body, headers={"Content-Type": "application/json"})
+    request = AWSRequest(
+        method="POST", url=url, data=body, headers={"Content-Type": "application/json", **more}
+    )
     SigV4Auth(Credentials(ACCESS_KEY_ID, SECRET_ACCESS_KEY), "lambda", REGION).add_auth(request)
     return url, dict(request.headers.items())
 

@@ -88,7 +88,7 @@ def wire_rooms(
         invalidation=cellar.invalidation,
         manager=manager,
         workers=workers,
-        queue=cellar.queue,
+        events=cellar.queue,
         authoriser=identity.authoriser,
         clock=clock,
         random=Random(SystemRandom().getrandbits(128)),
@@ -142,8 +142,8 @@ def _event_pollers(
         delivery_added=deliveries.wake,
         concurrency_max=min(EVENTS_IN_FLIGHT_MAX, max(1, settings.account_concurrency // 2)),
     )
-    frontend.on_event_accepted(poller.wake)
-    deliveries.on_event_accepted(poller.wake)
+    frontend.put_events_on(poller)
+    deliveries.put_events_on(poller)
     return poller, deliveries
 
 

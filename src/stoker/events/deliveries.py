@@ -6,7 +6,6 @@ A destination that fails rests, so that what waits for it holds up no other. Kno
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from random import Random
 
 import msgspec
@@ -18,7 +17,7 @@ from stoker.core.errors import ServiceError
 from stoker.events.polling import IDLE_WAIT_MAX_S, poll, wait_until_s
 from stoker.services.delivery import DeliveryFailed, Sender
 from stoker.services.functions import FunctionKey
-from stoker.services.queue import Delivery, DeliveryQueue, EventExists, EventQueue, QueuedEvent, QueueFull
+from stoker.services.queue import Delivery, DeliveryQueue, EventExists, EventSink, QueuedEvent, QueueFull
 
 CONCURRENCY_MAX = 8
 BATCH_MAX = 32
@@ -50,7 +49,7 @@ class DeliveryPoller:
     def __init__(
         self,
         deliveries: DeliveryQueue,
-        events: EventQueue,
+        events: EventSink,
         sender: Sender,
         clock: Clock,
         random: Random,
@@ -60,7 +59,6 @@ class DeliveryPoller:
         self._sender = sender
         self._clock = clock
         self._random = random
-        self._event_accepted: Callable[[], None] = lambda: None
         self._running: set[asyncio.Task[None]] = set()
         self._resting_until_s: OrderedDict[str, float] = OrderedDict()
         self._wake = asyncio.Event()
@@ -78,9 +76,9 @@ class DeliveryPoller:
         """A delivery was added: look now."""
         self._wake.set()
 
-    def on_event_accepted(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after each event that was put on the queue for a Lambda destination."""
-        self._event_accepted = callback
+    def put_events_on(self, events: EventSink) -> None:
+        """Where events for Lambda destinations go from now on."""
+        self._events = events
 
     def statistics(self) -> DeliveryStatistics:
         """Counts as of now."""
@@ -150,7 +148,6 @@ class DeliveryPoller:
             return
         except (QueueFull, ServiceError) as problem:
             raise DeliveryFailed(str(problem)) from problem
-        self._event_accepted()
 
     async def _failed_once(self, delivery: Delivery, reason: str) -> None:
         self._failed += 1

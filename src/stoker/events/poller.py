@@ -66,8 +66,13 @@ class EventPoller:
         self._delivery_added = delivery_added
         self._concurrency_max = concurrency_max
         self._running: set[asyncio.Task[None]] = set()
+        self._arriving = 0
+        """Events being put that will run at once."""
+        self._is_behind = True
+        """Whether events may be due that were not taken."""
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._outcomes = dict.fromkeys(AttemptOutcome, 0)
         self._dropped = dict.fromkeys(DropReason, 0)
         self._retried = 0
@@ -79,9 +84,24 @@ class EventPoller:
                 poll(self._take, self._wake, failed="the event queue could not be read; trying again")
             )
 
-    def wake(self) -> None:
-        """An event was put on the queue: look now."""
-        self._wake.set()
+    async def put(self, event: QueuedEvent) -> None:
+        """Put an event on the queue. It runs at once, without being read back, where there is room and no
+        other waits.
+
+        Raises:
+            QueueFull, EventExists: nothing was written.
+        """
+        if self._is_closed or self._is_behind or self._free() <= 0:
+            await self._queue.put(event)
+            self._wake.set()
+            return
+        self._arriving += 1
+        try:
+            await self._queue.put(event, lease_s=LEASE_S)
+        finally:
+            self._arriving -= 1
+        if not self._is_closed:  # else it is on the queue still, as after a crash
+            self._begin(event)
 
     def statistics(self) -> EventStatistics:
         """Counts as of now."""
@@ -97,6 +117,7 @@ class EventPoller:
 
     async def close(self, grace_s: float) -> None:
         """Take nothing more and give what runs ``grace_s``; what is cut off is on the queue still."""
+        self._is_closed = True
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -108,18 +129,26 @@ class EventPoller:
 
     async def _take(self) -> float:
         """Start what is due and fits; returns how long there is nothing to do, unless woken."""
-        free = min(BATCH_MAX, self._concurrency_max - len(self._running))
+        free = min(BATCH_MAX, self._free())
         if free <= 0:
+            self._is_behind = True
             return IDLE_WAIT_MAX_S
         now_s = self._clock.now_s()
         events = await self._queue.take(now_s=now_s, limit=free, lease_s=LEASE_S)
         for event in events:
-            task = asyncio.get_running_loop().create_task(self._attempt(event))
-            self._running.add(task)
-            task.add_done_callback(self._ended)
-        if len(events) == free:
+            self._begin(event)
+        self._is_behind = len(events) == free
+        if self._is_behind:
             return 0.0
         return wait_until_s(await self._queue.next_due_s(), self._clock.now_s())
+
+    def _free(self) -> int:
+        return self._concurrency_max - len(self._running) - self._arriving
+
+    def _begin(self, event: QueuedEvent) -> None:
+        task = asyncio.get_running_loop().create_task(self._attempt(event))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -1,7 +1,7 @@
 """The data plane's door: whose function, may they, is there room, run it. Never sees HTTP, SQL, sandboxes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from random import Random
 
 import msgspec
@@ -21,7 +21,7 @@ from stoker.services.events import Attempt, AttemptOutcome
 from stoker.services.functions import FunctionKey, FunctionMetadata, Invalidation
 from stoker.services.invocation import Invocation, InvocationResult, InvokeRequest, InvokeResponse
 from stoker.services.manager import WorkerManager
-from stoker.services.queue import EventExists, EventQueue, QueuedEvent, QueueFull
+from stoker.services.queue import EventExists, EventSink, QueuedEvent, QueueFull
 from stoker.services.records import Records
 from stoker.services.worker import Worker
 
@@ -54,14 +54,14 @@ class InvokeFrontend:
         invalidation: Invalidation,
         manager: WorkerManager,
         workers: Mapping[str, Worker],
-        queue: EventQueue,
+        events: EventSink,
         authoriser: Authoriser,
         clock: Clock,
         random: Random,
         admission: Admission | None = None,
     ) -> None:
         self._manager = manager
-        self._queue = queue
+        self._events = events
         self._authoriser = authoriser
         self._clock = clock
         self._random = random
@@ -70,7 +70,6 @@ class InvokeFrontend:
         self._directory = FunctionDirectory(
             metadata, records, invalidation, running=manager.versions, changed=self._changed
         )
-        self._event_accepted: Callable[[], None] | None = None
         self._invocations = 0
         self._function_errors = 0
         self._events_accepted = 0
@@ -161,9 +160,9 @@ class InvokeFrontend:
         outcome = AttemptOutcome.FUNCTION_ERROR if result.function_error else AttemptOutcome.SUCCEEDED
         return Attempt(outcome, "", result.payload, result.function_error, function.version.version)
 
-    def on_event_accepted(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after each event that was put on the queue."""
-        self._event_accepted = callback
+    def put_events_on(self, events: EventSink) -> None:
+        """Where accepted events go from now on."""
+        self._events = events
 
     def statistics(self) -> FrontendStatistics:
         """Counts as of now."""
@@ -231,14 +230,12 @@ class InvokeFrontend:
 
     async def _put(self, event: QueuedEvent) -> None:
         try:
-            await self._queue.put(event)
+            await self._events.put(event)
         except EventExists:
             return
         except QueueFull as error:
             raise too_many_requests("Rate Exceeded.", "CallerRateLimitExceeded") from error
         self._events_accepted += 1
-        if self._event_accepted is not None:
-            self._event_accepted()
 
     def _changed(self, key: FunctionKey, version: str, deployment_id: str | None) -> None:
         self._manager.forget(key, version, keep_deployment_id=deployment_id)

@@ -66,11 +66,23 @@ class EventExists(StokerError):
     """An event with that request id is on the queue already."""
 
 
-class EventQueue(Protocol):
-    """At least once: an event taken but not settled appears again after its lease, or after a restart."""
+class EventSink(Protocol):
+    """Where whoever accepts events puts them."""
 
     async def put(self, event: QueuedEvent) -> None:
         """Durable when it returns.
+
+        Raises:
+            QueueFull, EventExists: nothing was written.
+        """
+        ...
+
+
+class EventQueue(Protocol):
+    """At least once: an event taken but not settled appears again after its lease, or after a restart."""
+
+    async def put(self, event: QueuedEvent, *, lease_s: float = 0.0) -> None:
+        """Durable when it returns; with ``lease_s`` whoever puts it has taken it already.
 
         Raises:
             QueueFull, EventExists: nothing was written.

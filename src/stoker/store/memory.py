@@ -224,7 +224,7 @@ class MemoryEventQueue(Failing):
         self._due_at_s: dict[str, float] = {}
         self.deliveries = MemoryDeliveryQueue()
 
-    async def put(self, event: QueuedEvent) -> None:
+    async def put(self, event: QueuedEvent, *, lease_s: float = 0.0) -> None:
         self._check()
         if event.request_id in self._events:
             raise EventExists(event.request_id)
@@ -232,7 +232,7 @@ class MemoryEventQueue(Failing):
         if used_bytes + event_size_bytes(event) > self._capacity_bytes:
             raise QueueFull(f"{used_bytes} of {self._capacity_bytes} bytes wait")
         self._events[event.request_id] = event
-        self._due_at_s[event.request_id] = event.due_at_s
+        self._due_at_s[event.request_id] = event.due_at_s + lease_s
 
     async def take(self, *, now_s: float, limit: int, lease_s: float) -> list[QueuedEvent]:
         self._check()

@@ -16,12 +16,17 @@ from stoker.store.deliveries import (
     insert_deliveries,
     stored_bytes,
 )
+from stoker.store.grouping import Grouping
 from stoker.store.leases import next_due_s, take_due, void_leases
 from stoker.store.schema import deliveries as deliveries_table
 from stoker.store.schema import events
 
 EVENT_OVERHEAD_BYTES = 512
 """Counted for each event beside its payload, so that many small events cannot fill the disk."""
+
+
+_Settled = tuple[str, Sequence[Delivery]]
+"""A request id, and what its event leaves."""
 
 
 class SqlEventQueue:
@@ -32,6 +37,8 @@ class SqlEventQueue:
         self._capacity_bytes = capacity_bytes
         self._count = 0
         self._bytes = 0
+        self._puts = Grouping(self._put_all)
+        self._settles = Grouping(self._settle_all)
         self.deliveries = SqlDeliveryQueue(database, lambda size_bytes: self._account(0, -size_bytes))
 
     async def recover(self) -> None:
@@ -47,21 +54,13 @@ class SqlEventQueue:
         await self._database.write(transaction)
         self._count, self._bytes = await self._database.read(_depth)
 
-    async def put(self, event: QueuedEvent) -> None:
-        row = _row(event)
+    async def put(self, event: QueuedEvent, *, lease_s: float = 0.0) -> None:
         size_bytes = event_size_bytes(event)
         if self._bytes + size_bytes > self._capacity_bytes:
             raise QueueFull(f"{self._bytes} of {self._capacity_bytes} bytes wait")
         self._account(1, size_bytes)
-
-        def transaction(connection: Connection) -> None:
-            try:
-                connection.execute(insert(events), row)
-            except IntegrityError as problem:
-                raise EventExists(event.request_id) from problem
-
         try:
-            await self._database.write(transaction)
+            await self._puts.submit(_row(event, lease_s))
         except StokerError:
             self._account(-1, -size_bytes)
             raise
@@ -88,15 +87,7 @@ class SqlEventQueue:
         await self._database.write(lambda connection: connection.execute(statement).close())
 
     async def settle(self, request_id: str, deliveries: Sequence[Delivery] = ()) -> None:
-        statement = delete(events).where(events.c.request_id == request_id).returning(events.c.size_bytes)
-
-        def transaction(connection: Connection) -> int | None:
-            size_bytes = connection.execute(statement).scalar_one_or_none()
-            if size_bytes is not None:
-                insert_deliveries(connection, deliveries)
-            return size_bytes
-
-        size_bytes = await self._database.write(transaction)
+        size_bytes = await self._settles.submit((request_id, deliveries))
         if size_bytes is not None:
             self._account(-1, sum(map(delivery_size_bytes, deliveries)) - size_bytes)
 
@@ -105,6 +96,33 @@ class SqlEventQueue:
 
     async def depth(self) -> tuple[int, int]:
         return self._count, self._bytes
+
+    async def _put_all(self, rows: Sequence[dict[str, Any]]) -> Sequence[None]:
+        def transaction(connection: Connection) -> None:
+            try:
+                connection.execute(insert(events), list(rows))
+            except IntegrityError as problem:
+                raise EventExists(f"one of {[row['request_id'] for row in rows]}") from problem
+
+        await self._database.write(transaction)
+        return [None] * len(rows)
+
+    async def _settle_all(self, settled: Sequence[_Settled]) -> Sequence[int | None]:
+        """The bytes of each event that was there."""
+        left = dict(settled)
+        statement = (
+            delete(events)
+            .where(events.c.request_id.in_(left))
+            .returning(events.c.request_id, events.c.size_bytes)
+        )
+
+        def transaction(connection: Connection) -> dict[str, int]:
+            gone = {row.request_id: row.size_bytes for row in connection.execute(statement)}
+            insert_deliveries(connection, [one for request_id in gone for one in left[request_id]])
+            return gone
+
+        gone = await self._database.write(transaction)
+        return [gone.pop(request_id, None) for request_id, _ in settled]
 
     def _account(self, count: int, size_bytes: int) -> None:
         # Counted here, since summing the table for every event would cost more the longer the queue is.
@@ -122,7 +140,7 @@ def event_size_bytes(event: QueuedEvent) -> int:
     return len(event.payload) + len(event.client_context or "") + EVENT_OVERHEAD_BYTES
 
 
-def _row(event: QueuedEvent) -> dict[str, Any]:
+def _row(event: QueuedEvent, lease_s: float) -> dict[str, Any]:
     return {
         "request_id": event.request_id,
         "account": event.key.account,
@@ -131,8 +149,8 @@ def _row(event: QueuedEvent) -> dict[str, Any]:
         "qualifier": event.qualifier,
         "payload": event.payload,
         "accepted_at_s": event.accepted_at_s,
-        "due_at_s": event.due_at_s,
-        "taken_due_at_s": None,
+        "due_at_s": event.due_at_s + lease_s,
+        "taken_due_at_s": event.due_at_s if lease_s else None,
         "attempts": event.attempts,
         "throttles": event.throttles,
         "client_context": event.client_context,

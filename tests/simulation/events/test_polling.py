@@ -26,7 +26,7 @@ class Polled:
         self.poller = EventPoller(
             self.world.queue, self.world.frontend, self.world.clock, Random(5), **options
         )
-        self.world.frontend.on_event_accepted(self.poller.wake)
+        self.world.frontend.put_events_on(self.poller)
         self.began_s: list[float] = []
         self.requests: list[str] = []
         self.fails: Callable[[int], bool] = lambda _attempt: False

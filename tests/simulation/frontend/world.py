@@ -274,7 +274,7 @@ class World:
             invalidation=self.invalidation,
             manager=wrap_manager(self.manager) if wrap_manager else self.manager,
             workers=reached,
-            queue=self.queue,
+            events=self.queue,
             authoriser=AccountAuthoriser(),
             clock=self.clock,
             random=Random(1),
