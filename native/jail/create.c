@@ -6,6 +6,7 @@
 #include "child.h"
 #include "files.h"
 #include "identity.h"
+#include "images.h"
 #include "namespaces.h"
 #include "passing.h"
 #include "seccomp.h"
@@ -145,7 +146,7 @@ static int clone_folders(struct making *making)
     for (int i = 0; i < JAIL_MOUNT_POINTS; i++) {
         if (!(making->message->request.mounts & 1u << i))
             continue;
-        int mount = namespaces_clone_folder(making->message->fds[next++]);
+        int mount = images_clone_folder(making->message->fds[next++]);
         if (mount < 0)
             return mount;
         making->plan.folders[i] = mount;

@@ -6,47 +6,37 @@
 #define _GNU_SOURCE
 #include "cgroup.h"
 #include "egress.h"
-#include "identity.h"
-#include "namespaces.h"
+#include "host.h"
+#include "images.h"
 #include "options.h"
-#include "init_program.h"
 #include "protocol.h"
 #include "sandbox.h"
-#include "seccomp.h"
-#include "template.h"
 #include "tmp_volume.h"
-#include "zygotes.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define CONNECTIONS_MAX 8
 #define EVENTS_MAX 64
 #define RETRY_MS 5
 #define EGRESS_MS 100
+#define IMAGES_MS 5
 #define INSIST_MS 100
 #define WATCH_MS 1000
 #define STOP_WAIT_MS 5000
-#define OPEN_FILES 65536
 
-enum source { LISTENER, SIGNALS, CONNECTION, SANDBOX };
+enum source { LISTENER, SIGNALS, CONNECTION, SANDBOX, IMAGE };
 
 static int events = -1;
 static int served = -1; /* the connection that said HELLO */
 static int connections;
 static int stopping, failed;
-static uint32_t features, degraded, tmp_kind;
-static int dns[2] = {-1, -1};
+static struct host host;
 
 static void watch(int fd, enum source source, uint32_t number)
 {
@@ -60,9 +50,14 @@ static void watch_sandbox(int pidfd, uint32_t slot)
     watch(pidfd, SANDBOX, slot);
 }
 
-static void unwatch_sandbox(int pidfd)
+static void watch_image(int notes, uint32_t slot)
 {
-    epoll_ctl(events, EPOLL_CTL_DEL, pidfd, NULL);
+    watch(notes, IMAGE, slot);
+}
+
+static void unwatch(int fd)
+{
+    epoll_ctl(events, EPOLL_CTL_DEL, fd, NULL);
 }
 
 static void drop_connection(int fd)
@@ -74,6 +69,7 @@ static void drop_connection(int fd)
     if (fd != served)
         return;
     served = -1;
+    images_drop_all();     /* first: what waits for a volume dies only once its reads fail */
     sandbox_destroy_all(); /* a worker's death ends its sandboxes */
 }
 
@@ -84,20 +80,30 @@ static void answer_destroyed(uint64_t id, uint64_t sandbox, int status)
         shutdown(served, SHUT_RDWR); /* a peer that does not read; its end arrives as an event */
 }
 
+static void answer_image(struct jail_answer *answer, int root)
+{
+    int fds[JAIL_ANSWER_FDS_MAX];
+    fds[JAIL_FD_ROOT] = root;
+    answer->fds = root < 0 ? 0 : 1u << JAIL_FD_ROOT;
+    if (served >= 0 && protocol_answer(served, answer, fds) < 0)
+        shutdown(served, SHUT_RDWR);
+}
+
 /* --- requests ----------------------------------------------------------------------------------------------------- */
 
 static void hello(int fd, struct jail_answer *answer, int *fds)
 {
     if (served >= 0 && served != fd)
         drop_connection(served);
+    images_drop_all();
     answer->count = sandbox_destroy_all();
     served = fd;
-    answer->features = features;
-    answer->degraded = degraded;
-    answer->tmp_kind = tmp_kind;
+    answer->features = host.features;
+    answer->degraded = host.degraded;
+    answer->tmp_kind = host.tmp_kind;
     for (int i = 0; i < 2; i++) {
-        fds[JAIL_FD_DNS_UDP + i] = dns[i];
-        answer->fds |= dns[i] < 0 ? 0 : 1u << (JAIL_FD_DNS_UDP + i);
+        fds[JAIL_FD_DNS_UDP + i] = host.dns[i];
+        answer->fds |= host.dns[i] < 0 ? 0 : 1u << (JAIL_FD_DNS_UDP + i);
     }
 }
 
@@ -109,7 +115,7 @@ static int obey(int fd, const struct jail_message *message, struct jail_answer *
         hello(fd, answer, fds);
         return 1;
     case JAIL_CREATE:
-        answer->features = features;
+        answer->features = host.features;
         sandbox_create(message, answer, fds);
         return 1;
     case JAIL_MOUNT:
@@ -121,6 +127,21 @@ static int obey(int fd, const struct jail_message *message, struct jail_answer *
     case JAIL_DESTROY:
         answer->status = sandbox_destroy(message->request.sandbox, message->request.id);
         return answer->status != 0;
+    case JAIL_IMAGE:
+        images_mount_file(message, answer);
+        return answer->status != 0;
+    case JAIL_VOLUME:
+        images_open_volume(answer, fds);
+        return 1;
+    case JAIL_VOLUME_IMAGE:
+        images_mount_volume(message->request.sandbox, answer);
+        return answer->status != 0;
+    case JAIL_UNMOUNT:
+        images_unmount(message->request.sandbox, answer);
+        return answer->status != 0;
+    case JAIL_ABORT:
+        images_abort(message->request.sandbox, answer);
+        return 1;
     default:
         answer->count = sandbox_count();
         return 1;
@@ -203,6 +224,9 @@ static void handle(const struct epoll_event *event, const struct options *option
     case SANDBOX:
         sandbox_ended(number);
         break;
+    case IMAGE:
+        images_ready(number);
+        break;
     }
 }
 
@@ -235,6 +259,8 @@ static int idle(int waited_ms)
         egress_tick();
         wait_ms = EGRESS_MS;
     }
+    if (images_pending())
+        wait_ms = IMAGES_MS;
     return wait_ms;
 }
 
@@ -246,17 +272,13 @@ static void loop(const struct options *options, int signals)
         int count = epoll_wait(events, ready, EVENTS_MAX, wait_ms);
         for (int i = 0; i < count; i++)
             handle(&ready[i], options, signals);
+        if (images_pending())
+            images_tick();
         wait_ms = count == 0 ? idle(wait_ms) : 0;
     }
 }
 
 /* --- start and end ------------------------------------------------------------------------------------------------- */
-
-static void fail(const char *what, const char *detail, int error)
-{
-    fprintf(stderr, "stoker-jail: %s%s%s: %s\n", what, *detail ? ": " : "", detail, strerror(-error));
-    exit(1);
-}
 
 static int open_signals(void)
 {
@@ -269,97 +291,19 @@ static int open_signals(void)
     return signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Sandboxes must not have our terminal. Without one they need no session of their own, which costs 0.14 ms. */
-static int leave_terminal(void)
-{
-    setsid();
-    int terminal = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (terminal < 0)
-        return 0;
-    close(terminal);
-    return 1;
-}
-
-static void open_egress(const struct options *options)
-{
-    int error = options->rootless ? -EPERM : egress_open(&options->egress);
-    if (error) {
-        fprintf(stderr, "stoker-jail: no egress: %s\n", options->rootless ? "needs root" : egress_error());
-        degraded |= JAIL_NO_EGRESS;
-        return;
-    }
-    if (!options->egress.enabled)
-        return;
-    features |= JAIL_EGRESS_READY;
-    /* A name server on every address of the host has the port: sandboxes ask that one then. */
-    if (egress_dns_sockets(&dns[0], &dns[1]) < 0)
-        fprintf(stderr, "stoker-jail: no DNS forwarder: %s\n", egress_error());
-}
-
-static void open_tmp(const struct options *options)
-{
-    int kind = tmp_volume_open(options->state, options->tmp_capacity_bytes, options->rootless);
-    if (kind < 0)
-        fail("/tmp of sandboxes", tmp_volume_error(), kind);
-    tmp_kind = (uint32_t)kind;
-    degraded |= kind == TMP_VOLUME_TMPFS ? JAIL_TMP_IN_MEMORY : 0;
-}
-
-static int open_template(const char *state)
-{
-    char staging[4096], resolv_conf[4096] = "";
-    const char *step = "";
-    snprintf(staging, sizeof staging, "%s/root", state);
-    if (mkdir(staging, 0700) < 0 && errno != EEXIST)
-        fail("making the folder", staging, -errno);
-    if (features & JAIL_EGRESS_READY && egress_resolv_conf(resolv_conf, sizeof resolv_conf) < 0)
-        resolv_conf[0] = 0;
-    int template = template_open(staging, resolv_conf, &step);
-    if (template < 0)
-        fail("the sandboxes' root", step, template);
-    return template;
-}
-
 static void open_all(const struct options *options)
 {
-    struct rlimit files = {.rlim_cur = OPEN_FILES, .rlim_max = OPEN_FILES};
-    if (setrlimit(RLIMIT_NOFILE, &files) < 0 && getrlimit(RLIMIT_NOFILE, &files) == 0) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    /* What the jail has is what the owner of a user namespace may have altogether; a sandbox gets a limit of its own. */
-    const struct rlimit signals = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
-    setrlimit(RLIMIT_SIGPENDING, &signals);
-    int error = namespaces_open(options->rootless);
-    if (error)
-        fail("mount namespace", "", error);
-    error = cgroup_open(options->state, options->instance, options->only_v1, &features, &degraded); /* first: it ends an earlier life's sandboxes */
-    if (error)
-        fail("sandboxes of an earlier life do not end", "", error);
-    cgroup_limit_all();
-    features |= options->rootless ? JAIL_ROOTLESS : 0;
-    degraded |= identity_open(options->id_base, options->rootless) ? JAIL_SHARED_UID : 0;
-    degraded |= seccomp_filter() ? 0 : JAIL_NO_SECCOMP;
-    open_tmp(options);
-    open_egress(options);
-    /* An ordinary user's zygote would run as the jail itself does. */
-    if (!options->rootless && cgroup_admit_all(identity_zygotes()) == 0)
-        features |= JAIL_ZYGOTES;
-    zygotes_open();
-    degraded |= features & JAIL_ZYGOTES ? 0 : JAIL_NO_ZYGOTES;
-    struct sandbox_host host = {.template = open_template(options->state), .egress = (features & JAIL_EGRESS_READY) != 0};
-    host.terminal = leave_terminal();
-    host.zygotes = (features & JAIL_ZYGOTES) != 0;
-    host.init = init_program_load(options->init);
-    if (host.init < 0)
-        fail("the init program", options->init, host.init);
-    sandbox_open(&host);
+    host_open(options, &host);
+    sandbox_open(&host.sandboxes);
     sandbox_on_done(answer_destroyed);
-    sandbox_on_watch(watch_sandbox, unwatch_sandbox);
+    sandbox_on_watch(watch_sandbox, unwatch);
+    images_on_done(answer_image);
+    images_on_watch(watch_image, unwatch);
 }
 
 static void close_all(const struct options *options)
 {
+    images_drop_all();
     sandbox_destroy_all();
     for (int waited_ms = 0; sandbox_count() && waited_ms < STOP_WAIT_MS; waited_ms += RETRY_MS) {
         sandbox_retry();
@@ -379,7 +323,7 @@ int main(int argc, char **argv)
     events = epoll_create1(EPOLL_CLOEXEC);
     int signals = open_signals();
     if (events < 0 || signals < 0)
-        fail("event loop", "", -errno);
+        host_fail("event loop", "", -errno);
     open_all(&options);
     watch(signals, SIGNALS, 0);
     watch(options.listener, LISTENER, 0);

@@ -27,7 +27,8 @@ static const struct option LONG[] = {
     {"no-egress", no_argument, NULL, 'n'},
     {"egress-range", required_argument, NULL, 'r'}, {"egress-allow", required_argument, NULL, 'a'},
     {"egress-deny", required_argument, NULL, 'd'},
-    {"no-cgroup-v2", no_argument, NULL, '1'},      {0},
+    {"no-cgroup-v2", no_argument, NULL, '1'},      {"images-by-loop", no_argument, NULL, 'l'},
+    {0},
 };
 
 static _Noreturn void refuse(const char *why, const char *what)
@@ -76,6 +77,9 @@ static void take(int option, const char *text, struct options *options)
         return;
     case '1':
         options->only_v1 = 1;
+        return;
+    case 'l':
+        options->images_by_loop = 1;
         return;
     case 'n':
         options->egress.enabled = 0;

@@ -18,6 +18,7 @@ struct options {
     struct egress_config egress;
     int rootless;
     int only_v1; /* ignore a cgroup v2 hierarchy */
+    int images_by_loop; /* as on kernels before 6.12 */
     int listener;
 };
 

@@ -74,9 +74,10 @@ static int check(const struct jail_message *message)
 {
     const struct jail_request *request = &message->request;
     unsigned mounts = (unsigned)__builtin_popcount(request->mounts);
+    unsigned fds = mounts + (request->operation == JAIL_IMAGE);
     if (request->magic != JAIL_MAGIC || request->version != JAIL_VERSION)
         return -EPROTO;
-    if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~(JAIL_EGRESS | JAIL_ZYGOTE) || mounts != message->fd_count)
+    if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~(JAIL_EGRESS | JAIL_ZYGOTE) || fds != message->fd_count)
         return -EINVAL;
     if (request->zygote && (request->operation != JAIL_CREATE || request->flags & JAIL_ZYGOTE))
         return -EINVAL;
@@ -85,6 +86,8 @@ static int check(const struct jail_message *message)
     switch (request->operation) {
     case JAIL_HELLO:
     case JAIL_COUNT:
+    case JAIL_IMAGE:
+    case JAIL_VOLUME:
         return mounts || request->flags || request->sandbox ? -EINVAL : 0;
     case JAIL_CREATE:
         return request->sandbox || !limits_are_sane(&request->limits) ? -EINVAL : 0;
@@ -93,6 +96,9 @@ static int check(const struct jail_message *message)
     case JAIL_LIMITS:
         return mounts || request->flags || !limits_are_sane(&request->limits) ? -EINVAL : 0;
     case JAIL_DESTROY:
+    case JAIL_VOLUME_IMAGE:
+    case JAIL_UNMOUNT:
+    case JAIL_ABORT:
         return mounts || request->flags ? -EINVAL : 0;
     default:
         return -EPROTO;

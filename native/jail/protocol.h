@@ -12,7 +12,7 @@
 #define JAIL_MAGIC 0x4b4c4a53u
 #define JAIL_VERSION 5
 #define JAIL_REQUEST_FDS_MAX 4
-#define JAIL_ANSWER_FDS_MAX 16
+#define JAIL_ANSWER_FDS_MAX 18
 #define JAIL_STAGE_BYTES 64
 
 enum jail_operation {
@@ -23,6 +23,11 @@ enum jail_operation {
                        * where it became another one */
     JAIL_DESTROY = 5, /* end it; answered when nothing of it is left */
     JAIL_COUNT = 6,   /* how many sandboxes live or are being taken apart */
+    JAIL_IMAGE = 7,   /* mount the EROFS image in the regular file that comes along */
+    JAIL_VOLUME = 8,  /* make a volume: a FUSE file system of one file, served by whoever gets its device */
+    JAIL_VOLUME_IMAGE = 9, /* mount the EROFS image in a volume, which keeps its handle */
+    JAIL_UNMOUNT = 10,     /* an image, or a volume with its image; sandboxes keep theirs */
+    JAIL_ABORT = 11,       /* every read of a volume fails from now on */
 };
 
 /* Bits of jail_request.mounts; descriptors follow in this order. JAIL_ROOT is for CREATE alone and for itself alone:
@@ -48,7 +53,7 @@ struct jail_request {
     uint16_t version;
     uint16_t operation;
     uint64_t id;      /* echoed */
-    uint64_t sandbox; /* handle from CREATE; 0 where none is meant */
+    uint64_t sandbox; /* handle from CREATE, IMAGE or VOLUME; 0 where none is meant */
     struct jail_limits limits;
     uint32_t mounts;
     uint32_t flags;
@@ -75,6 +80,8 @@ enum jail_answer_fd {
     JAIL_FD_OOM_EVENT,      /* v1 only: an eventfd that counts up when memory ran out */
     JAIL_FD_DNS_UDP,        /* HELLO: a resolver for sandboxes is to be served here, where the host's is on */
     JAIL_FD_DNS_TCP,        /* loopback and out of their reach */
+    JAIL_FD_ROOT,           /* O_PATH, of a mounted image's root folder */
+    JAIL_FD_DEVICE,         /* /dev/fuse, to serve a volume */
 };
 
 /* Bits of jail_answer.features (HELLO and CREATE). */
@@ -85,6 +92,8 @@ enum jail_answer_fd {
 #define JAIL_EGRESS_READY 0x10u
 #define JAIL_ROOTLESS 0x20u
 #define JAIL_ZYGOTES 0x40u   /* JAIL_ZYGOTE can be had */
+#define JAIL_IMAGES 0x80u    /* JAIL_IMAGE can be had */
+#define JAIL_VOLUMES 0x100u  /* JAIL_VOLUME can be had */
 
 /* Bits of jail_answer.degraded (HELLO): what this host cannot enforce. */
 #define JAIL_NO_MEMORY_LIMIT 0x001u
@@ -97,6 +106,8 @@ enum jail_answer_fd {
 #define JAIL_NO_SECCOMP 0x080u
 #define JAIL_NO_MEMORY_PEAK 0x100u
 #define JAIL_NO_ZYGOTES 0x200u
+#define JAIL_NO_IMAGES 0x400u
+#define JAIL_NO_VOLUMES 0x800u
 
 struct jail_answer {
     uint32_t magic;

@@ -5,6 +5,7 @@
 #include "cgroup.h"
 #include "create.h"
 #include "egress.h"
+#include "images.h"
 #include "mounts.h"
 #include "namespaces.h"
 #include "slots.h"
@@ -168,7 +169,7 @@ void sandbox_create(const struct jail_message *message, struct jail_answer *answ
 
 static int attach_one(const struct sandbox *sandbox, int folder, int point)
 {
-    int mount = namespaces_clone_folder(folder);
+    int mount = images_clone_folder(folder);
     if (mount < 0)
         return mount;
     int error = namespaces_be_owner(sandbox->owner);

@@ -15,6 +15,7 @@ from pathlib import Path
 from stoker.core.errors import SandboxCreateError
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
 from stoker.sandbox.container_folders import open_folders
+from stoker.sandbox.container_mounter import ContainerMounter
 from stoker.sandbox.container_protocol import Answer, Feature, Handle, Operation
 from stoker.sandbox.container_sandbox import ContainerSandbox
 from stoker.sandbox.dns_forwarder import DnsSockets
@@ -43,6 +44,8 @@ class ContainerDriver:
         self._degraded: tuple[str, ...] = ()
         self._features = Feature(0)
         self._dns_sockets: DnsSockets | None = None
+        self.mounter = ContainerMounter()
+        """Mounts images over the same connection: its mounts are gone when the jail is."""
 
     @property
     def connected(self) -> bool:
@@ -81,6 +84,7 @@ class ContainerDriver:
         await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self._sandboxes)))
         if self._connection:
             self._connection.close()
+        self.mounter.lost()
         self._close_dns()
 
     async def _hello(self) -> None:
@@ -94,6 +98,7 @@ class ContainerDriver:
         self._degraded = answer.degraded
         self._features = answer.features
         self._take_dns(answer)
+        self.mounter.connected(connection, answer.features)
         self._connected.set()
 
     def _take_dns(self, answer: Answer) -> None:
@@ -118,6 +123,7 @@ class ContainerDriver:
         self._connection = None
         self._connected.clear()
         self._close_dns()  # the next jail binds the same address
+        self.mounter.lost()
         for sandbox in tuple(self._sandboxes):
             sandbox.jail_lost()
         if not self._closed:

@@ -75,8 +75,10 @@ class JailConnection:
         is_zygote: bool = False,
         zygote: int = 0,
         user: SandboxUser | None = None,
+        image: int | None = None,
     ) -> Answer:
-        """Send one request and wait for its answer. ``folders`` stay open until then and are the caller's.
+        """Send one request and wait for its answer. ``folders`` and ``image`` stay open until then and are the
+        caller's.
 
         Descriptors of an answer whose caller was cancelled are closed.
 
@@ -88,6 +90,7 @@ class JailConnection:
         request_id, self._next_id = self._next_id, self._next_id + 1
         points = tuple(point for point in MOUNT_ORDER if folders and point in folders)
         fds = [folders[point] for point in points] if folders else []
+        fds += [] if image is None else [image]
         record = encode_request(
             operation,
             request_id,

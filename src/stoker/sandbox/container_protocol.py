@@ -19,7 +19,7 @@ _REQUEST = struct.Struct("<IHHQQQQIIIIQIIQII")
 _ANSWER = struct.Struct("<IHHQiIQIIII64s")
 
 ANSWER_BYTES = _ANSWER.size
-ANSWER_FDS_MAX = 16
+ANSWER_FDS_MAX = 18
 EGRESS_FLAG = 1
 ZYGOTE_FLAG = 2
 
@@ -33,6 +33,11 @@ class Operation(enum.IntEnum):
     LIMITS = 4
     DESTROY = 5
     COUNT = 6
+    IMAGE = 7
+    VOLUME = 8
+    VOLUME_IMAGE = 9
+    UNMOUNT = 10
+    ABORT = 11
 
 
 class Handle(enum.IntEnum):
@@ -54,6 +59,8 @@ class Handle(enum.IntEnum):
     OOM_EVENT = 13
     DNS_UDP = 14
     DNS_TCP = 15
+    ROOT = 16
+    DEVICE = 17
 
 
 class Feature(enum.IntFlag):
@@ -66,6 +73,8 @@ class Feature(enum.IntFlag):
     EGRESS_READY = 0x10
     ROOTLESS = 0x20
     ZYGOTES = 0x40
+    IMAGES = 0x80
+    VOLUMES = 0x100
 
 
 DEGRADED = (
@@ -79,6 +88,9 @@ DEGRADED = (
     "system calls are not filtered: no filter for this architecture",
     "the largest memory use is unknown: the kernel does not record it (cgroup v2 needs 5.19)",
     "pre-warmed Python sandboxes share no memory: no zygotes (root brings them)",
+    "file system images cannot be mounted: container images are refused, code is unpacked"
+    " (root and a kernel with EROFS bring it)",
+    "container images are refused: no /dev/fuse to load them through (the kernel's fuse module brings it)",
 )
 """Words for the bits of an answer's ``degraded``, lowest first."""
 

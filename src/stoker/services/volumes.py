@@ -4,6 +4,7 @@ The images come from our own builder and are authenticated before a byte reaches
 root, so the jail does it; whoever asks gets descriptors, never paths.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -49,7 +50,16 @@ class OpenVolume(msgspec.Struct, frozen=True):
 
 
 class ImageMounter(Protocol):
-    """Mounts EROFS images. What it mounted is gone when the jail restarts: ``on_lost`` tells."""
+    """Mounts EROFS images. What it mounted is gone when the jail restarts."""
+
+    def on_lost(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called whenever everything that was mounted is gone, its descriptors with it."""
+        ...
+
+    @property
+    def volumes_unavailable(self) -> str | None:
+        """The same for ``open_volume``."""
+        ...
 
     @property
     def unavailable(self) -> str | None:
@@ -64,8 +74,8 @@ class ImageMounter(Protocol):
         """
         ...
 
-    async def open_volume(self, size_bytes: int) -> OpenVolume:
-        """Make a volume of one file of ``size_bytes``.
+    async def open_volume(self) -> OpenVolume:
+        """Make a volume of one file; how big that is, its server says.
 
         Raises:
             MountRefused, MountsUnavailable
@@ -73,7 +83,9 @@ class ImageMounter(Protocol):
         ...
 
     async def mount_volume(self, volume_id: int) -> MountedTree:
-        """Mount the image in a volume that is being served by now.
+        """Mount the image in a volume that is being served by now; the mount has the volume's id.
+
+        A volume whose image cannot be mounted is gone afterwards.
 
         Raises:
             MountRefused, MountsUnavailable
@@ -81,9 +93,11 @@ class ImageMounter(Protocol):
         ...
 
     async def unmount(self, mount_id: int) -> None:
-        """Let go of a mount, and of the volume below it; sandboxes that have it keep it until they end."""
+        """Let go of a mount or a volume, and of the volume below it; sandboxes that have it keep it until they
+        end. Nothing happens when there is none."""
         ...
 
     async def abort_volume(self, volume_id: int) -> None:
-        """Let every read of a volume fail at once, now and for ever: its server hangs or is gone."""
+        """Let every read of a volume fail at once, now and for ever: its server hangs or is gone. The mount
+        stays until ``unmount``."""
         ...
