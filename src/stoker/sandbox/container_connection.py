@@ -77,8 +77,8 @@ class JailConnection:
         user: SandboxUser | None = None,
         image: int | None = None,
     ) -> Answer:
-        """Send one request and wait for its answer. ``folders`` and ``image`` stay open until then and are the
-        caller's.
+        """Send one request and wait for its answer. ``folders`` and ``image`` are the caller's, and stay open
+        until then.
 
         Descriptors of an answer whose caller was cancelled are closed.
 

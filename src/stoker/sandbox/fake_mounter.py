@@ -1,4 +1,4 @@
-"""An ImageMounter that mounts nothing: every image shows one folder. It can be told to refuse and to lose all."""
+"""An ImageMounter that mounts nothing: every image shows one folder. It refuses and loses when told."""
 
 import os
 import socket

@@ -93,8 +93,10 @@ class ImageMounter(Protocol):
         ...
 
     async def unmount(self, mount_id: int) -> None:
-        """Let go of a mount or a volume, and of the volume below it; sandboxes that have it keep it until they
-        end. Nothing happens when there is none."""
+        """Let go of a volume or a mount, with the volume below; sandboxes keep it until they end.
+
+        Nothing happens when there is none.
+        """
         ...
 
     async def abort_volume(self, volume_id: int) -> None:

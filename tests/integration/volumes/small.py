@@ -75,7 +75,8 @@ class SmallServer:
                 elif self.stalled.is_set() and self._wake in select.select([self._wake], [], [], 0.01)[0]:
                     return
         except OSError as problem:
-            assert problem.errno in (errno.ENODEV, errno.ENOENT)  # unmounted; an answer nobody waits for
+            if problem.errno not in (errno.ENODEV, errno.ENOENT):  # unmounted; an answer nobody waits for
+                raise
         finally:
             os.close(self._device)
 

@@ -122,7 +122,9 @@ async def test_a_killed_jail_leaves_nothing(
             await driver.mounter.mount_file(file.fileno())
         tree = await driver.mounter.mount_volume(volume.volume_id)
     if state == "in use":
-        sandbox = await driver.create(SandboxSpec(sandbox_id="one", limits=LIMITS, mounts={MountPoint.OPT: tree}))
+        sandbox = await driver.create(
+            SandboxSpec(sandbox_id="one", limits=LIMITS, mounts={MountPoint.OPT: tree})
+        )
         await sandbox.launch(shell("cat /opt/word; sleep 60"))
     jail.kill()
     await asyncio.wait_for(lost.wait(), 5)

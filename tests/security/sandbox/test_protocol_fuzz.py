@@ -10,14 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from stoker.sandbox.container_protocol import VERSION
 from tests.integration.sandbox.running_jail import RunningJail, look, missing, run, shell
 
 REQUEST = struct.Struct("<IHHQQQQIIIIQIIQII")
 MAGIC = 0x4B4C4A53
-GOOD = [MAGIC, 5, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0, 0, 0]
+GOOD = [MAGIC, VERSION, 2, 7, 0, 256 << 20, 512 << 20, 100_000, 0, 64, 256, 0, 0, 0, 0, 0, 0]
 ROUNDS = 400
 
 
@@ -94,6 +96,8 @@ MALFORMED = {
     "flags": {"flags": 8},
     "handle at creation": {"sandbox": 5},
     "a zygote of a zygote": {"flags": 2, "zygote": 5},
+    "an image without its file": {"operation": 7},
+    "a handle for a new volume": {"operation": 8, "sandbox": 5},
     "a zygote where none forks": {"operation": 6, "zygote": 5},
 }
 
@@ -129,10 +133,27 @@ def test_only_folders_are_mounted(jail: RunningJail) -> None:
         assert answer[48:].startswith(b"cloning folders\0")
 
 
+def test_only_readable_files_are_images(jail: RunningJail, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    with connect(jail) as peer:
+        exchange(peer, HELLO, [])
+        for name, flags, error in (
+            (tmp_path, os.O_RDONLY, 22),
+            ("/dev/null", os.O_RDONLY, 22),
+            (tmp_path / "file", os.O_PATH, 22),
+            (tmp_path / "file", os.O_WRONLY, 22),
+            (tmp_path / "file", os.O_RDONLY, 22),  # zeros: what the kernel says of its superblock
+        ):
+            fd = os.open(name, flags)
+            answer = exchange(peer, record(operation=7), [fd])
+            os.close(fd)
+            assert struct.unpack_from("<i", answer, 16)[0] == -error, (name, flags)
+
+
 def test_handles_that_name_nothing(jail: RunningJail) -> None:
     with connect(jail) as peer:
         exchange(peer, HELLO, [])
-        for operation in (4, 5):
+        for operation in (4, 5, 9, 10, 11):
             for handle in (1, 4095, 4096, 2**32 - 1, 2**64 - 1):
                 answer = exchange(peer, record(operation=operation, sandbox=handle), [])
                 assert struct.unpack_from("<i", answer, 16)[0] == -3  # ESRCH
@@ -147,7 +168,9 @@ async def test_random_records_and_descriptors(jail: RunningJail) -> None:
     assert jail.process
     for _ in range(ROUNDS):
         fields = dict(zip(["operation", "sandbox", "memory", "mounts", "flags"], (0,) * 5, strict=True))
-        fields = {name: dice.choice([0, 1, 2, 3, 2**16 - 1, dice.getrandbits(16)]) for name in fields}
+        fields = {
+            name: dice.choice([0, 1, 2, 3, 7, 8, 9, 2**16 - 1, dice.getrandbits(16)]) for name in fields
+        }
         data = dice.choice(
             [record(**fields), dice.randbytes(64), dice.randbytes(dice.randrange(200)), record()]
         )
