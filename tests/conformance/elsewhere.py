@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from tests.running import REGION
 
 WITHIN_S = 30.0
-SERVICES = ("SQS", "SNS", "S3", "EVENTBRIDGE")
+SERVICES = ("SQS", "SNS", "S3", "EVENTBRIDGE", "KINESIS", "DYNAMODB", "DYNAMODB_STREAMS")
 
 
 class Elsewhere:

@@ -14,6 +14,7 @@ from stoker.app.frontends import FrontEndsStatistics
 from stoker.events.deliveries import DeliveryStatistics
 from stoker.events.mapping_runner import MappingStatistics
 from stoker.events.poller import EventStatistics
+from stoker.events.stream_parts import StreamCounts
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
 from stoker.worker.statistics import Histogram, WorkerStatistics
@@ -28,6 +29,7 @@ class Sources(msgspec.Struct, frozen=True):
     events: Callable[[], EventStatistics]
     deliveries: Callable[[], DeliveryStatistics]
     mappings: Callable[[], MappingStatistics]
+    streams: Callable[[], StreamCounts]
     logs: Callable[[], Mapping[str, int]]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
@@ -61,6 +63,7 @@ class _Rooms(Collector):
         )
         mappings = self._sources.mappings()
         yield from _flat("stoker_mappings", "Event source mappings", mappings, gauges=_MAPPING_GAUGES)
+        yield from _flat("stoker_streams", "Streams", self._sources.streams(), gauges=frozenset())
         front_ends = self._sources.front_ends()
         if front_ends is not None:
             yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)

@@ -11,6 +11,8 @@ from stoker.app.cellar import Cellar
 from stoker.app.host_memory import memory_available_mb, memory_budget_mb, memory_reserve_mb
 from stoker.app.runtimes import CatalogSupport
 from stoker.aws.clients import AwsClients
+from stoker.aws.dynamodb_source import DynamoDbSource
+from stoker.aws.kinesis_source import KinesisSource
 from stoker.aws.queue_source import AwsQueueSource
 from stoker.aws.sender import AwsSender
 from stoker.control.iam.plane import IdentityPlane, IdentityPorts
@@ -20,10 +22,11 @@ from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.events.deliveries import DeliveryPoller
 from stoker.events.endings import StoredEndings
-from stoker.events.mapping_runner import MappingRunner
+from stoker.events.mapping_runner import MappingRunner, MappingSources
 from stoker.events.policies import StoredEventConfigs
 from stoker.events.poller import EventPoller
 from stoker.events.retries import RetryPolicy
+from stoker.events.versions import QualifiedVersions
 from stoker.frontend.admission import Admission
 from stoker.frontend.invoke import InvokeFrontend
 from stoker.frontend.urls import FunctionUrlFrontend, UrlDirectory
@@ -96,9 +99,7 @@ def wire_rooms(
     )
     clients = cellar.clients
     poller, deliveries = _event_pollers(settings, cellar, clock, frontend, clients)
-    mappings = MappingRunner(
-        cellar.records, AwsQueueSource(clients), frontend, clock, Random(SystemRandom().getrandbits(128))
-    )
+    mappings = _mapping_runner(cellar, clock, frontend, clients, deliveries)
     objects = S3ObjectSource(data / "downloads", S3Settings(os.environ, settings.region))
     control = ControlPlane(
         _control_ports(settings, cellar, clock, objects, runtimes, identity, manager, mappings)
@@ -138,13 +139,28 @@ def _event_pollers(
         Random(SystemRandom().getrandbits(128)),
         policy=RetryPolicy(scale=settings.retry_scale),
         configs=configs,
-        endings=StoredEndings(configs, cellar.metadata, cellar.records),
+        endings=StoredEndings(configs, QualifiedVersions(cellar.metadata, cellar.records)),
         delivery_added=deliveries.wake,
         concurrency_max=min(EVENTS_IN_FLIGHT_MAX, max(1, settings.account_concurrency // 2)),
     )
     frontend.put_events_on(poller)
     deliveries.put_events_on(poller)
     return poller, deliveries
+
+
+def _mapping_runner(
+    cellar: Cellar, clock: Clock, frontend: InvokeFrontend, clients: AwsClients, deliveries: DeliveryPoller
+) -> MappingRunner:
+    sources = MappingSources(
+        queues=AwsQueueSource(clients),
+        streams={"kinesis": KinesisSource(clients), "dynamodb": DynamoDbSource(clients)},
+        checkpoints=cellar.queue.streams,
+    )
+    versions = QualifiedVersions(cellar.metadata, cellar.records)
+    random = Random(SystemRandom().getrandbits(128))
+    mappings = MappingRunner(cellar.records, sources, frontend, versions, clock, random)
+    mappings.on_delivery_added(deliveries.wake)
+    return mappings
 
 
 def _worker(

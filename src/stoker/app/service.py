@@ -98,6 +98,7 @@ class Service:
                 events=rooms.poller.statistics,
                 deliveries=rooms.deliveries.statistics,
                 mappings=rooms.mappings.statistics,
+                streams=rooms.mappings.stream_statistics,
                 logs=logs.losses,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )

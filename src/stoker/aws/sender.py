@@ -108,8 +108,15 @@ def _without_payloads(body: bytes) -> bytes:
 
 
 def _object_key(delivery: Delivery) -> str:
-    """``aws/lambda/async/<function>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<uuid>``, the same if sent again."""
+    """``aws/lambda/async/<function>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<uuid>``, the same if sent again.
+
+    Of a batch that was given up ``aws/lambda/<mapping>/<shard>/…`` (developer guide, failed batches).
+    """
     moment = datetime.fromtimestamp(delivery.created_at_s, UTC)
-    function = delivery.function_arn.split(":")[6]
-    name = uuid.uuid5(uuid.NAMESPACE_OID, delivery.delivery_id)
-    return f"aws/lambda/async/{function}/{moment:%Y/%m/%d}/{moment:%Y-%m-%dT%H.%M.%S}-{name}"
+    if delivery.kind is DeliveryKind.DISCARDED_BATCH:
+        mapping, shard, name = delivery.delivery_id.split(" ")
+        folder = f"{mapping}/{shard}"
+    else:
+        name = str(uuid.uuid5(uuid.NAMESPACE_OID, delivery.delivery_id))
+        folder = f"async/{delivery.function_arn.split(':')[6]}"
+    return f"aws/lambda/{folder}/{moment:%Y/%m/%d}/{moment:%Y-%m-%dT%H.%M.%S}-{name}"

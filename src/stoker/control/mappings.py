@@ -17,10 +17,13 @@ from stoker.services.aliases import alias_shelf
 from stoker.services.context import OperationHandler, RequestContext
 from stoker.services.event_sources import (
     EVENT_SOURCE_MAPPING,
+    EVENT_SOURCE_MAPPING_RESULT,
     SETTLED_STATES,
     EventSourceMapping,
+    MappingResult,
     function_lookup,
     pair_lookup,
+    result_key,
     source_lookup,
 )
 from stoker.services.lambda_types import (
@@ -37,6 +40,7 @@ from stoker.services.records import (
     NobodyRefers,
     Put,
     RecordChanged,
+    RecordKey,
     RecordMissing,
     Requirement,
     RequirementUnmet,
@@ -54,6 +58,7 @@ class EventSourceMappings:
         self._transitions = transitions
         self._aliases = alias_shelf(ports.records)
         self._shelf = Shelf(ports.records, EVENT_SOURCE_MAPPING, EventSourceMapping)
+        self._results = Shelf(ports.records, EVENT_SOURCE_MAPPING_RESULT, MappingResult)
 
     def operations(self) -> Mapping[str, OperationHandler]:
         """What is served here, by operation."""
@@ -90,7 +95,8 @@ class EventSourceMappings:
     async def get(
         self, context: RequestContext, request: GetEventSourceMappingRequest
     ) -> EventSourceMappingConfiguration:
-        return (await self._stored(context, request.uuid)).value.shown
+        entry = await self._stored(context, request.uuid)
+        return await self._with_result(entry.key, entry.value.shown)
 
     async def update(
         self, context: RequestContext, request: UpdateEventSourceMappingRequest
@@ -146,7 +152,8 @@ class EventSourceMappings:
             entries = await self._shelf.referring(*place, lookup, **options)
         page, marker = page_of(entries, limit)
         return ListEventSourceMappingsResponse(
-            next_marker=marker, event_source_mappings=tuple(entry.value.shown for entry in page)
+            next_marker=marker,
+            event_source_mappings=tuple([await self._with_result(one.key, one.value.shown) for one in page]),
         )
 
     async def _replace(
@@ -164,7 +171,19 @@ class EventSourceMappings:
         except RecordChanged as problem:
             raise _in_use(verb) from problem
         self._transitions.begin(self._shelf.decode(record))
-        return mapping.shown
+        return await self._with_result(entry.key, mapping.shown)
+
+    async def _with_result(
+        self, key: RecordKey, shown: EventSourceMappingConfiguration
+    ) -> EventSourceMappingConfiguration:
+        """With how polling went last, of sources for which that is shown."""
+        if shown.last_processing_result is None:
+            return shown
+        result = await self._results.get(result_key(key))
+        if result is None:
+            return shown
+        last = result.value.last_processing_result
+        return msgspec.structs.replace(shown, last_processing_result=last)
 
     async def _stored(self, context: RequestContext, uuid: str) -> Entry[EventSourceMapping]:
         entry = await self._shelf.get(self._shelf.key(context.account, context.region, "", uuid))

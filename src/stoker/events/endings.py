@@ -5,10 +5,8 @@ from typing import Protocol
 from stoker.events.outcome_records import Ending, delivery
 from stoker.events.policies import EventConfigs
 from stoker.events.retries import DropReason
-from stoker.services.aliases import alias_shelf, is_alias_name
-from stoker.services.functions import LATEST, FunctionMetadata
+from stoker.events.versions import QualifiedVersions
 from stoker.services.queue import Delivery, DeliveryKind, QueuedEvent
-from stoker.services.records import Records
 
 
 class Endings(Protocol):
@@ -20,10 +18,9 @@ class Endings(Protocol):
 class StoredEndings:
     """Destinations from the event invoke configs, dead-letter queues from the functions' versions."""
 
-    def __init__(self, configs: EventConfigs, metadata: FunctionMetadata, records: Records) -> None:
+    def __init__(self, configs: EventConfigs, versions: QualifiedVersions) -> None:
         self._configs = configs
-        self._metadata = metadata
-        self._aliases = alias_shelf(records)
+        self._versions = versions
 
     async def deliveries(self, ending: Ending) -> list[Delivery]:
         """What is to be sent, to where. Raises what the stores raise."""
@@ -42,14 +39,6 @@ class StoredEndings:
         return left
 
     async def _dead_letters(self, event: QueuedEvent) -> str | None:
-        """The queue or topic of the version that the event is for (of an alias with two: the main one)."""
-        version = event.qualifier or LATEST
-        if is_alias_name(version):
-            alias = await self._aliases.get(
-                self._aliases.key(event.key.account, event.key.region, event.key.name, version)
-            )
-            if alias is None:
-                return None
-            version = alias.value.version
-        found = await self._metadata.version(event.key, version)
+        """The queue or topic of the version that the event is for."""
+        found = await self._versions.find(event.key, event.qualifier)
         return None if found is None else found.dead_letter_arn

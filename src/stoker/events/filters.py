@@ -38,6 +38,39 @@ def compile_filters(patterns: Sequence[str]) -> Test | None:
     return lambda record: any(test(record) for test in tests)
 
 
+def compile_text_filter(
+    patterns: Sequence[str], member: str
+) -> Callable[[dict[str, Any], str | None], bool] | None:
+    """Whether a record with a text in ``member`` is kept; None: every one is. A text of None is no text.
+
+    A text that is a JSON object is matched as such by patterns that want an object, one that is none as text
+    by those that want text; the other two combinations never match (developer guide, filtering).
+    """
+    tests = [(_wants_object(pattern, member), cast(Test, compile_filters([pattern]))) for pattern in patterns]
+    if not tests:
+        return None
+
+    def keeps(record: dict[str, Any], text: str | None) -> bool:
+        decoded = MISSING if text is None else _object(text)
+        as_object = {**record, member: decoded}
+        as_text = {**record, member: text if text is not None and decoded is MISSING else MISSING}
+        return any(test(as_object if wants_object else as_text) for wants_object, test in tests)
+
+    return keeps
+
+
+def _wants_object(pattern: str, member: str) -> bool:
+    return not isinstance(msgspec.json.decode(pattern, type=dict[str, Any]).get(member), list)
+
+
+def _object(text: str) -> Any:
+    try:
+        decoded: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return MISSING
+    return decoded if isinstance(decoded, dict) else MISSING  # pyright: ignore[reportUnknownVariableType]
+
+
 def compile_pattern(pattern: Any) -> Test:
     """The predicate of one decoded pattern. Raises ValueError for what is none."""
     if not isinstance(pattern, dict):

@@ -1,27 +1,61 @@
 """Runs a poller for every event source mapping that is enabled, and follows their changes at once."""
 
 import asyncio
+import uuid
+from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 import msgspec
 import structlog
 
-from stoker.core.arn import parse_function_reference
 from stoker.core.clock import Clock
+from stoker.events.mapping_plans import Plan, mapping_plan
+from stoker.events.mapping_results import MappingResults
 from stoker.events.queue_poller import QueueCounts, QueueMapping, QueuePoller
+from stoker.events.read_pace import ReadPace
+from stoker.events.stream_parts import StreamCounts, StreamParts
+from stoker.events.stream_poller import LEASE_S, StreamPoller
+from stoker.events.versions import QualifiedVersions
 from stoker.services.event_sources import EVENT_SOURCE_MAPPING, EventSourceMapping, mapping_arn
 from stoker.services.events import EventInvoker
-from stoker.services.functions import FunctionKey
 from stoker.services.records import Entry, RecordKey, Records, Shelf
 from stoker.services.sources import QueueSource
+from stoker.services.streams import StreamCheckpoints, StreamSource
 
 FAILURE_WAIT_S = 1.0
+STARTS_PER_S = 50.0
+"""Listings and new iterators of all streams together, so that a restart with many mappings is no stampede."""
+IDLE_READS_PER_S = 40.0
+"""Of all shards that have had nothing for a while; up to so many shards each is read once a second."""
+BURST = 20
 
 _log = structlog.get_logger("stoker.events")
 
 
+class Poller(Protocol):
+    """What runs for one mapping."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def close(self, grace_s: float) -> None: ...
+
+    def in_flight(self) -> int: ...
+
+
+class MappingSources(msgspec.Struct, frozen=True, kw_only=True):
+    """The clients of what mappings can name, and what is kept of streams."""
+
+    queues: QueueSource
+    streams: dict[str, StreamSource]
+    """By the service in their ARNs."""
+    checkpoints: StreamCheckpoints
+
+
 class MappingStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Pollers now, and what they did since the start."""
+    """Pollers now, and what those of queues did since the start."""
 
     pollers: int
     in_flight: int
@@ -35,28 +69,52 @@ class MappingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MappingRunner:
-    """One poller a mapping, in this process alone: the data folder has one owner."""
+    """One poller a mapping. Shards are leased, for several processes may run them one day."""
 
     def __init__(
-        self, records: Records, source: QueueSource, invoker: EventInvoker, clock: Clock, random: Random
+        self,
+        records: Records,
+        sources: MappingSources,
+        invoker: EventInvoker,
+        versions: QualifiedVersions,
+        clock: Clock,
+        random: Random,
     ) -> None:
         self._shelf = Shelf(records, EVENT_SOURCE_MAPPING, EventSourceMapping)
-        self._source = source
+        self._results = MappingResults(records)
+        self._sources = sources
         self._invoker = invoker
         self._clock = clock
         self._random = random
         self._counts = QueueCounts()
-        self._pollers: dict[RecordKey, tuple[QueueMapping, QueuePoller]] = {}
-        self._leaving: set[QueuePoller] = set()
+        self._stream_counts = StreamCounts()
+        self._owner = str(uuid.UUID(int=random.getrandbits(128), version=4))
+        self._starting = ReadPace(clock, per_s=STARTS_PER_S, burst=BURST)
+        self._idle = ReadPace(clock, per_s=IDLE_READS_PER_S, burst=BURST)
+        self._versions = versions
+        self._delivery_added: Callable[[], None] = lambda: None
+        self._pollers: dict[RecordKey, tuple[Plan, Poller]] = {}
+        self._leaving: set[Poller] = set()
         self._changed: set[RecordKey] = set()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def on_delivery_added(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after each record of a batch that was given up was left to be delivered."""
+        self._delivery_added = callback
 
     async def start(self) -> None:
-        """Start the pollers of all enabled mappings."""
-        for entry in await self._shelf.every():
+        """Start the pollers of all enabled mappings, and forget what belongs to none."""
+        entries = await self._shelf.every()
+        await self._results.start(frozenset(entry.key for entry in entries))
+        there = {entry.key.name for entry in entries}
+        for mapping in await self._sources.checkpoints.mappings():
+            if mapping not in there:
+                await self._sources.checkpoints.forget(mapping)
+        for entry in entries:
             await self._follow(entry.key, entry)
-        self._task = asyncio.get_running_loop().create_task(self._follow_changes())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow_changes()), loop.create_task(self._renew_leases())]
 
     def mapping_changed(self, key: RecordKey) -> None:
         """A mapping was written or removed: look at it now."""
@@ -73,13 +131,18 @@ class MappingRunner:
             **msgspec.structs.asdict(self._counts),
         )
 
+    def stream_statistics(self) -> StreamCounts:
+        """Counts of the streams' pollers as of now."""
+        return msgspec.structs.replace(self._stream_counts)
+
     async def close(self, grace_s: float) -> None:
         """Read nothing more and give batches under way ``grace_s``."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         pollers = [*(poller for _, poller in self._pollers.values()), *self._leaving]
         await asyncio.gather(*(poller.close(grace_s) for poller in pollers))
+        await self._results.close()
 
     async def _follow_changes(self) -> None:
         while True:
@@ -95,46 +158,55 @@ class MappingRunner:
                     self.mapping_changed(key)
 
     async def _follow(self, key: RecordKey, entry: Entry[EventSourceMapping] | None) -> None:
-        wanted = None if entry is None else queue_mapping(key, entry.value)
+        wanted = None if entry is None else mapping_plan(key, entry.value)
         running = self._pollers.get(key)
-        if running is not None:
-            if running[0] == wanted:
-                return
-            del self._pollers[key]
-            await running[1].stop()
-            self._leaving = {poller for poller in (*self._leaving, running[1]) if poller.in_flight()}
-        if wanted is not None:
-            poller = QueuePoller(wanted, self._source, self._invoker, self._clock, self._random, self._counts)
-            self._pollers[key] = (wanted, poller)
-            poller.start()
-        elif entry is not None and entry.value.shown.state == "Enabled" and running is None:
-            _log.warning(
-                "the records of an event source mapping are not polled: only SQS is built yet",
-                mapping=mapping_arn(key),
-                source=entry.value.shown.event_source_arn,
+        if running is None or running[0] != wanted:
+            if running is not None:
+                del self._pollers[key]
+                await running[1].stop()
+                self._leaving = {poller for poller in (*self._leaving, running[1]) if poller.in_flight()}
+            if wanted is not None:
+                poller = self._poller(key, wanted)
+                self._pollers[key] = (wanted, poller)
+                poller.start()
+            elif entry is not None and entry.value.shown.state == "Enabled" and running is None:
+                _log.warning(
+                    "an event source mapping is not polled: its kind of source is not built yet",
+                    mapping=mapping_arn(key),
+                    source=entry.value.shown.event_source_arn,
+                )
+        if entry is None:
+            await self._sources.checkpoints.forget(key.name)
+            await self._results.forget(key)
+
+    def _poller(self, key: RecordKey, plan: Plan) -> Poller:
+        if isinstance(plan, QueueMapping):
+            return QueuePoller(
+                plan, self._sources.queues, self._invoker, self._clock, self._random, self._counts
             )
+        parts = StreamParts(
+            source=self._sources.streams[plan.kind],
+            checkpoints=self._sources.checkpoints,
+            invoker=self._invoker,
+            clock=self._clock,
+            random=self._random,
+            counts=self._stream_counts,
+            role_arn=self._versions.role_arn,
+            starting=self._starting,
+            idle=self._idle,
+            report=lambda result: self._results.tell(key, result),
+            delivery_added=self._told_of_delivery,
+            owner=self._owner,
+        )
+        return StreamPoller(plan, parts)
 
+    def _told_of_delivery(self) -> None:
+        self._delivery_added()
 
-def queue_mapping(key: RecordKey, mapping: EventSourceMapping) -> QueueMapping | None:
-    """What is to run for a mapping now; None: nothing, or a source that is not built."""
-    shown = mapping.shown
-    source, function = shown.event_source_arn or "", shown.function_arn or ""
-    if shown.state != "Enabled" or source.split(":")[2:3] != ["sqs"]:
-        return None
-    reference = parse_function_reference(function)
-    scaling = shown.scaling_config
-    criteria = shown.filter_criteria
-    filters = () if criteria is None else tuple(one.pattern or "{}" for one in criteria.filters or ())
-    return QueueMapping(
-        uuid=key.name,
-        source_arn=source,
-        function=FunctionKey(
-            reference.account or key.account, reference.region or key.region, reference.name
-        ),
-        qualifier=reference.qualifier or "",
-        batch_size=shown.batch_size or 10,
-        window_s=shown.maximum_batching_window_in_seconds or 0,
-        concurrency_max=1000 if scaling is None else scaling.maximum_concurrency or 1000,
-        reports_failures="ReportBatchItemFailures" in (shown.function_response_types or ()),
-        filters=filters,
-    )
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            try:
+                await self._sources.checkpoints.renew(self._owner, self._clock.now_s() + LEASE_S)
+            except Exception as error:
+                _log.error("the leases of shards could not be renewed; trying again", reason=repr(error))

@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from stoker.events.filters import MISSING, Test, compile_filters
+from stoker.events.filters import compile_text_filter
 from stoker.services.sources import QueueMessage
 
 PAYLOAD_MAX_BYTES: Final = 6_291_456 - 65_536
@@ -55,23 +55,11 @@ def size_bytes(message: QueueMessage) -> int:
 
 
 def compile_message_filter(patterns: Sequence[str]) -> Callable[[QueueMessage, str], bool] | None:
-    """Whether a message of a queue (its ARN) is kept; None: every one is.
-
-    A body that is a JSON object is matched as such by patterns that want an object, one that is none as text
-    by those that want text; the other two combinations never match (developer guide, filtering with SQS).
-    """
-    tests = [(_wants_object(pattern), cast(Test, compile_filters([pattern]))) for pattern in patterns]
-    if not tests:
+    """Whether a message of a queue (its ARN) is kept; None: every one is."""
+    keeps = compile_text_filter(patterns, "body")
+    if keeps is None:
         return None
-
-    def keeps(message: QueueMessage, arn: str) -> bool:
-        record = message_record(message, arn, batched=False)
-        decoded = _object(message.body)
-        as_object = {**record, "body": decoded}
-        as_text = {**record, "body": message.body if decoded is MISSING else MISSING}
-        return any(test(as_object if wants_object else as_text) for wants_object, test in tests)
-
-    return keeps
+    return lambda message, arn: keeps(message_record(message, arn, batched=False), message.body)
 
 
 def failed_messages(payload: bytes, message_ids: Sequence[str]) -> frozenset[str]:
@@ -95,15 +83,3 @@ class _Failure(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     batch_item_failures: list[_Failure] | None = msgspec.field(name="batchItemFailures", default=None)
-
-
-def _wants_object(pattern: str) -> bool:
-    return not isinstance(msgspec.json.decode(pattern, type=dict[str, Any]).get("body"), list)
-
-
-def _object(body: str) -> Any:
-    try:
-        decoded: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return MISSING
-    return decoded if isinstance(decoded, dict) else MISSING  # pyright: ignore[reportUnknownVariableType]

@@ -1,4 +1,4 @@
-"""Event source mappings as they are kept: ``control`` writes them, pollers will run them."""
+"""Event source mappings as they are kept: ``control`` writes them, pollers run them."""
 
 import hashlib
 from typing import Final
@@ -11,6 +11,9 @@ from stoker.services.records import RecordKey
 EVENT_SOURCE_MAPPING: Final = "event-source-mapping"
 """The kind of its records, named after their UUIDs. They stay when their function is deleted, as on AWS."""
 
+EVENT_SOURCE_MAPPING_RESULT: Final = "event-source-mapping-result"
+"""The kind of records of how polling went, named as their mappings; pollers write them."""
+
 SETTLED_STATES: Final = frozenset(("Enabled", "Disabled"))
 
 
@@ -20,6 +23,17 @@ class EventSourceMapping(msgspec.Struct, frozen=True, kw_only=True):
     shown: EventSourceMappingConfiguration
     enabled: bool
     tags: dict[str, str] = {}
+
+
+class MappingResult(msgspec.Struct, frozen=True):
+    """LastProcessingResult. Beside its mapping: a poller's write must never be in the way of a caller's."""
+
+    last_processing_result: str
+
+
+def result_key(mapping: RecordKey) -> RecordKey:
+    """The key of a mapping's result."""
+    return msgspec.structs.replace(mapping, kind=EVENT_SOURCE_MAPPING_RESULT)
 
 
 def mapping_arn(key: RecordKey) -> str:

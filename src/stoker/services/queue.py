@@ -37,6 +37,8 @@ class DeliveryKind(enum.Enum):
     SUCCESS = "success"
     FAILURE = "failure"
     DEAD_LETTER = "dead letter"
+    DISCARDED_BATCH = "discarded batch"
+    """Records of a stream that were given up; its id is the mapping's, the shard's and a UUID."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

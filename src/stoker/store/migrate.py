@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 METADATA = "metadata"
 QUEUE = "queue"
 
-HEADS = {METADATA: "m0003", QUEUE: "q0002"}
+HEADS = {METADATA: "m0003", QUEUE: "q0003"}
 """The newest revision of each database; a test holds them equal to what the folders say."""
 
 

@@ -20,6 +20,7 @@ from stoker.store.grouping import Grouping
 from stoker.store.leases import next_due_s, take_due, void_leases
 from stoker.store.schema import deliveries as deliveries_table
 from stoker.store.schema import events
+from stoker.store.streams import SqlStreamCheckpoints, void_shard_leases
 
 EVENT_OVERHEAD_BYTES = 512
 """Counted for each event beside its payload, so that many small events cannot fill the disk."""
@@ -40,6 +41,7 @@ class SqlEventQueue:
         self._puts = Grouping(self._put_all)
         self._settles = Grouping(self._settle_all)
         self.deliveries = SqlDeliveryQueue(database, lambda size_bytes: self._account(0, -size_bytes))
+        self.streams = SqlStreamCheckpoints(database, lambda size_bytes: self._account(0, size_bytes))
 
     async def recover(self) -> None:
         """Count what waits, and void the leases of a process that is gone: due again as before it took them.
@@ -50,6 +52,7 @@ class SqlEventQueue:
         def transaction(connection: Connection) -> None:
             void_leases(connection, events)
             void_leases(connection, deliveries_table)
+            void_shard_leases(connection)
 
         await self._database.write(transaction)
         self._count, self._bytes = await self._database.read(_depth)

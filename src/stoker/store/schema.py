@@ -159,3 +159,17 @@ deliveries = Table(
     Index("deliveries_due", "due_at_s"),
 )
 """Records of events that ended, until their destinations have taken them."""
+
+stream_shards = Table(
+    "stream_shards",
+    queue_metadata,
+    Column("mapping", words(36), primary_key=True),
+    Column("shard_id", words(128), primary_key=True),
+    Column("progress", LargeBinary, nullable=False),
+    Column("owner", words(36)),
+    Column("until_s", Float, nullable=False),
+    Column("term", Integer, nullable=False),
+    Index("stream_shards_owner", "owner"),
+)
+"""How far the shards of event source mappings are processed. In the queue's database, so that a batch that is
+given up is kept as a delivery in the transaction that goes on behind it."""
