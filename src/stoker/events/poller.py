@@ -2,6 +2,7 @@
 Knows no function, sandbox or caller."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from random import Random
 
@@ -20,7 +21,12 @@ from stoker.services.queue import Delivery, EventQueue, QueuedEvent
 CONCURRENCY_MAX = 50
 """Events under way at one time, whoever's they are: half of the 100 that always stay unreserved, since the
 front end gives events no more than half and would throttle the rest."""
-BATCH_MAX = 32
+AHEAD_MAX = 64
+"""Events taken while every slot is busy, so that a slot that falls free is filled at once and one transaction
+takes many."""
+BEGUN_PER_TURN_MAX = 2
+"""Events that start in one turn of the event loop: callers who came meanwhile go first; where nobody comes,
+turns follow each other at once."""
 LEASE_S = 1200.0
 """Longer than the longest attempt: 900 s, after an Init of up to 130 s, and the wait for a sandbox."""
 
@@ -66,6 +72,8 @@ class EventPoller:
         self._delivery_added = delivery_added
         self._concurrency_max = concurrency_max
         self._running: set[asyncio.Task[None]] = set()
+        self._ahead: deque[QueuedEvent] = deque()
+        self._filling: asyncio.Handle | None = None
         self._arriving = 0
         """Events being put that will run at once."""
         self._is_behind = True
@@ -85,14 +93,14 @@ class EventPoller:
             )
 
     async def put(self, event: QueuedEvent) -> None:
-        """Put an event on the queue. It runs at once, without being read back, where there is room and no
-        other waits.
+        """Put an event on the queue. It runs without being read back where there is room and no other waits.
 
         Raises:
             QueueFull, EventExists: nothing was written.
         """
-        if self._is_closed or self._is_behind or self._free() <= 0:
+        if self._is_closed or self._is_behind or len(self._ahead) + self._arriving >= AHEAD_MAX:
             await self._queue.put(event)
+            self._is_behind = True
             self._wake.set()
             return
         self._arriving += 1
@@ -100,8 +108,8 @@ class EventPoller:
             await self._queue.put(event, lease_s=LEASE_S)
         finally:
             self._arriving -= 1
-        if not self._is_closed:  # else it is on the queue still, as after a crash
-            self._begin(event)
+        self._ahead.append(event)  # once closed it stays there, on the queue still as after a crash
+        self._fill()
 
     def statistics(self) -> EventStatistics:
         """Counts as of now."""
@@ -128,22 +136,32 @@ class EventPoller:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _take(self) -> float:
-        """Start what is due and fits; returns how long there is nothing to do, unless woken."""
-        free = min(BATCH_MAX, self._free())
-        if free <= 0:
-            self._is_behind = True
-            return IDLE_WAIT_MAX_S
+        """Take what is due and fits; returns how long there is nothing to do, unless woken."""
+        wanted = AHEAD_MAX - len(self._ahead) - self._arriving
         now_s = self._clock.now_s()
-        events = await self._queue.take(now_s=now_s, limit=free, lease_s=LEASE_S)
-        for event in events:
-            self._begin(event)
-        self._is_behind = len(events) == free
+        events = await self._queue.take(now_s=now_s, limit=wanted, lease_s=LEASE_S) if wanted > 0 else []
+        self._ahead.extend(events)
+        self._fill()
+        self._is_behind = len(events) >= wanted
         if self._is_behind:
-            return 0.0
+            return IDLE_WAIT_MAX_S
         return wait_until_s(await self._queue.next_due_s(), self._clock.now_s())
 
     def _free(self) -> int:
-        return self._concurrency_max - len(self._running) - self._arriving
+        return self._concurrency_max - len(self._running)
+
+    def _fill(self) -> None:
+        """Start some of what is ahead in the next turn, and the rest in turns after it."""
+        if self._filling is None and self._ahead and self._free() > 0 and not self._is_closed:
+            self._filling = asyncio.get_running_loop().call_soon(self._fill_some)
+
+    def _fill_some(self) -> None:
+        self._filling = None
+        for _ in range(min(BEGUN_PER_TURN_MAX, self._free(), len(self._ahead))):
+            self._begin(self._ahead.popleft())
+        if self._is_behind and len(self._ahead) <= AHEAD_MAX // 2:
+            self._wake.set()
+        self._fill()
 
     def _begin(self, event: QueuedEvent) -> None:
         task = asyncio.get_running_loop().create_task(self._attempt(event))
@@ -152,8 +170,7 @@ class EventPoller:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if len(self._running) == self._concurrency_max - 1:
-            self._wake.set()
+        self._fill()
 
     async def _attempt(self, event: QueuedEvent) -> None:
         try:

@@ -104,6 +104,6 @@ def _delivery(row: RowMapping) -> Delivery:
         body=row["body"],
         attributes=msgspec.json.decode(row["attributes"], type=dict[str, str]),
         created_at_s=row["created_at_s"],
-        due_at_s=row["due_at_s"],
+        due_at_s=row["taken_due_at_s"],
         failures=row["failures"],
     )

@@ -3,15 +3,18 @@
 A table has ``due_at_s``, and ``taken_due_at_s``, which keeps the earlier due time while a row is leased.
 """
 
-from sqlalchemy import Column, Connection, RowMapping, Table, bindparam, func, select, update
+from sqlalchemy import Column, Connection, RowMapping, Table, func, select, update
 
 
 def take_due(
     connection: Connection, table: Table, key: Column[str], *, now_s: float, limit: int, lease_s: float
 ) -> list[RowMapping]:
-    """Up to ``limit`` rows that are due, the longest due first; not due again for ``lease_s``."""
+    """Up to ``limit`` rows that are due, the longest due first; not due again for ``lease_s``.
+
+    When each fell due is its ``taken_due_at_s``.
+    """
     due = (
-        select(table)
+        select(key)
         .where(table.c.due_at_s <= now_s)
         .order_by(table.c.due_at_s)
         .limit(limit)
@@ -19,15 +22,15 @@ def take_due(
     )
     lease = (
         update(table)
-        .where(key == bindparam("taken_id"))
+        .where(key.in_(due.scalar_subquery()))
         .values(
             taken_due_at_s=func.coalesce(table.c.taken_due_at_s, table.c.due_at_s),
             due_at_s=now_s + lease_s,
         )
+        .returning(table)
     )
-    rows = list(connection.execute(due).mappings())
-    if rows:
-        connection.execute(lease, [{"taken_id": row[key.name]} for row in rows])
+    rows = list(connection.execute(lease).mappings())
+    rows.sort(key=lambda row: row["taken_due_at_s"])
     return rows
 
 

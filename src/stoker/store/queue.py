@@ -169,7 +169,7 @@ def _event(row: RowMapping) -> QueuedEvent:
         qualifier=row["qualifier"],
         payload=row["payload"],
         accepted_at_s=row["accepted_at_s"],
-        due_at_s=row["due_at_s"],
+        due_at_s=row["taken_due_at_s"],
         attempts=row["attempts"],
         throttles=row["throttles"],
         client_context=row["client_context"],
