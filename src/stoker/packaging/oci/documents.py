@@ -165,12 +165,20 @@ def read_index(content: bytes) -> list[IndexEntry]:
     ]
 
 
-def choose(entries: list[IndexEntry], architecture: str) -> IndexEntry:
-    """The entry for one of Lambda's architectures; a nested index where nothing else fits.
+def check_is_manifest(media_type: str) -> None:
+    """Raises ImageRefused (``invalid``) for an index: it was reached through too many others."""
+    if media_type not in MANIFESTS:
+        raise ImageRefused("invalid", f"an index of indexes deeper than {INDEX_DEPTH_MAX}")
+
+
+def choose(entries: list[IndexEntry], architecture: str | None) -> IndexEntry:
+    """The entry for one of Lambda's architectures; one that does not say where nothing else fits.
 
     Raises:
-        ImageRefused: ``architecture``.
+        ImageRefused: ``architecture``; ``invalid`` when an index is no answer at all.
     """
+    if architecture is None:
+        raise ImageRefused("invalid", "the digest names an index of images, not an image")
     wanted = PLATFORMS[architecture]
     fitting = [entry for entry in entries if entry.architecture == wanted]
     fitting += [entry for entry in entries if not entry.architecture]
