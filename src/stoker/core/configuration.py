@@ -48,6 +48,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     roles: Annotated[
         str, _text("lenient: functions may have roles that are not kept here; strict: they may not")
     ] = "lenient"
+    registry_config: Annotated[
+        str, _text("docker config.json with credentials of registries, under auths; empty: none are sent")
+    ] = ""
+    registry_ca: Annotated[
+        str, _text("PEM file of authorities trusted for registries beside the system's")
+    ] = ""
+    registry_plain_http: Annotated[
+        str, _text("HOST[:PORT] of registries that speak no TLS, separated by commas; this machine's may")
+    ] = ""
+    registries: Annotated[
+        str, _text("HOST[:PORT] that images may come from, separated by commas; empty: any")
+    ] = ""
     url_domain: Annotated[
         str, _text("function URLs are <id>.lambda-url.<region>.<url_domain>, on the port of the API")
     ] = "localhost"

@@ -34,6 +34,20 @@ class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True):
     """HOST[:PORT] that images may come from; empty: any."""
 
 
+def registry_settings(config: str, ca: str, plain_http: str, registries: str) -> RegistrySettings:
+    """The settings as they are written: paths, and hosts separated by commas."""
+    return RegistrySettings(
+        config_file=Path(config) if config else None,
+        ca_file=Path(ca) if ca else None,
+        plain_http=_hosts(plain_http),
+        allowed=_hosts(registries),
+    )
+
+
+def _hosts(text: str) -> frozenset[str]:
+    return frozenset(host.strip().lower() for host in text.split(",") if host.strip())
+
+
 class Credentials(msgspec.Struct, frozen=True):
     """Of one registry. Never shown."""
 

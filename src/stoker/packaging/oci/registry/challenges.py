@@ -8,7 +8,7 @@ import msgspec
 HEADER_MAX = 8192
 CHALLENGES_MAX = 8
 
-_SCHEME = re.compile(r"[ \t,]*([A-Za-z][A-Za-z0-9._~+-]*)(?:[ \t]+|$)")
+_SCHEME = re.compile(r"[ \t,]*([A-Za-z][A-Za-z0-9._~+-]*)(?:[ \t]+|(?=,)|$)")
 _PARAMETER = re.compile(r'[ \t,]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))')
 _QUOTED = re.compile(r"\\(.)")
 
