@@ -9,13 +9,20 @@ import msgspec
 from stoker.core.access import Access
 from stoker.core.errors import StokerError
 from stoker.services.admin import HostReport
+from stoker.services.keys import KeysReport
 from stoker.services.worker import SandboxStatus
 
 ANSWER_TIMEOUT_S = 10.0
+ACTION_TIMEOUT_S = 3600.0
+"""Of what may go through everything that is stored."""
 
 
 class ServiceNotRunning(StokerError):
     """Nothing answers on the admin socket."""
+
+
+class AdminRefused(StokerError):
+    """The service would not; the message is its own."""
 
 
 class AdminClient:
@@ -40,16 +47,37 @@ class AdminClient:
         """Every sandbox. Raises ServiceNotRunning."""
         return msgspec.json.decode(self._get("/sandboxes"), type=list[SandboxStatus])
 
+    def keys(self) -> KeysReport:
+        """The master keys. Raises ServiceNotRunning."""
+        return msgspec.json.decode(self._get("/keys"), type=KeysReport)
+
+    def rotate_keys(self) -> KeysReport:
+        """A new active master key. Raises AdminRefused, ServiceNotRunning."""
+        return msgspec.json.decode(self._post("/keys/rotate"), type=KeysReport)
+
+    def retire_keys(self, *, end_sessions: bool) -> KeysReport:
+        """Remove old master keys. Raises AdminRefused, ServiceNotRunning."""
+        path = "/keys/retire?end_sessions=true" if end_sessions else "/keys/retire"
+        return msgspec.json.decode(self._post(path), type=KeysReport)
+
     def _get(self, path: str) -> bytes:
-        connection = _UnixConnection(self._path)
+        return self._ask("GET", path, ANSWER_TIMEOUT_S)
+
+    def _post(self, path: str) -> bytes:
+        return self._ask("POST", path, ACTION_TIMEOUT_S)
+
+    def _ask(self, method: str, path: str, timeout_s: float) -> bytes:
+        connection = _UnixConnection(self._path, timeout_s)
         try:
-            connection.request("GET", path)
+            connection.request(method, path)
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as problem:
             raise ServiceNotRunning(self._why(problem)) from problem
         finally:
             connection.close()
+        if response.status == 409:
+            raise AdminRefused(msgspec.json.decode(body, type=dict[str, str])["message"])
         if response.status != 200:
             raise ServiceNotRunning(
                 f"the service refused {path}: {response.status} {body.decode(errors='replace')}"
@@ -72,8 +100,8 @@ class AdminClient:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("stoker", timeout=ANSWER_TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("stoker", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:

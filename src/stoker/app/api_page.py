@@ -36,7 +36,7 @@ def served(service: str) -> frozenset[str]:
         runtimes=nothing,
         clock=nothing,
         new_id=nothing,
-        location_key=b"",
+        location_keys=lambda: (b"",),
     )
     return frozenset(ControlPlane(ports).operations()) | _DATA_PLANE
 

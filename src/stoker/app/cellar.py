@@ -1,6 +1,7 @@
 """The embedded cellar: SQLite, a local code folder, local logs; opened in order, closed in reverse."""
 
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -22,15 +23,19 @@ from stoker.packaging.code_store import (
 )
 from stoker.packaging.packers import PackerPool
 from stoker.runtimes.catalog import RuntimeCatalog
+from stoker.services.keys import WrappedKeys
 from stoker.services.object_store import ObjectStore
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
 from stoker.store.data_keys import EitherDataKeys, MasterDataKeys
+from stoker.store.master_keys import MasterKeys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
 from stoker.store.records import SqlRecords
-from stoker.store.sealing import Sealer, load_master_keys
+from stoker.store.rotation import KeyRotation, WrappedDataKeys
+from stoker.store.sealed_columns import sealed_environments, sealed_root_keys
+from stoker.store.sealing import Sealer
 from stoker.store.user_keys import UserKeys
 
 MEGABYTE = 1024 * 1024
@@ -45,11 +50,15 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     credentials: StoredCredentials
     user_keys: UserKeys
     clients: AwsClients
+    kms: KmsDataKeys
     data_keys: EitherDataKeys
     objects: ObjectStore
     code: LocalCodeStore
     invalidation: LocalInvalidation
-    location_key: bytes
+    location_keys: Callable[[], tuple[bytes, ...]]
+    rotation: KeyRotation
+    wrapped_keys: list[WrappedKeys]
+    """Whoever keeps data keys is put here, so that rotation finds them."""
     runtimes: RuntimeCatalog
 
 
@@ -60,7 +69,8 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         StokerError: a file is damaged, open to others, or under another master key.
     """
     data = Path(settings.data)
-    sealer = Sealer(load_master_keys(data / "master.key", os.environ.get("STOKER_MASTER_KEY")))
+    master_keys = MasterKeys(data / "master.key", os.environ.get("STOKER_MASTER_KEY"))
+    sealer = Sealer(master_keys.keys)
     metadata_database = await open_metadata_database(data, settings.database)
     stack.push_async_callback(metadata_database.close)
     queue_database = await open_queue_database(data)
@@ -73,6 +83,17 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     await user_keys.start()
     await credentials.start(settings.account, given=_given_key(settings))
     clients = AwsClients(os.environ)
+    kms = KmsDataKeys(clients, kept_s=float(settings.kms_keep_s))
+    data_keys = EitherDataKeys(MasterDataKeys(sealer), kms)
+    wrapped_keys: list[WrappedKeys] = []
+    sealed = [
+        sealed_environments(metadata_database, sealer),
+        sealed_root_keys(metadata_database, sealer),
+        user_keys,
+        WrappedDataKeys(wrapped_keys, data_keys),
+    ]
+    rotation = KeyRotation(master_keys, sealer, sealed, records, clock)
+    rotation.on_changed(credentials.use_master_keys)
     runtimes = RuntimeCatalog(
         Path(settings.lang_dir or data / "lang"),
         data / "runtimes",
@@ -85,13 +106,14 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         credentials=credentials,
         user_keys=user_keys,
         clients=clients,
-        data_keys=EitherDataKeys(
-            MasterDataKeys(sealer), KmsDataKeys(clients, kept_s=float(settings.kms_keep_s))
-        ),
+        kms=kms,
+        data_keys=data_keys,
         objects=await open_object_store(settings, clients),
         code=await _open_code(data, runtimes, stack),
         invalidation=LocalInvalidation(),
-        location_key=sealer.derive("code locations"),
+        location_keys=lambda: sealer.derive("code locations"),
+        rotation=rotation,
+        wrapped_keys=wrapped_keys,
         runtimes=runtimes,
     )
 

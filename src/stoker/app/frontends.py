@@ -84,11 +84,11 @@ class FrontEnds:
         await asyncio.gather(*(self._end(front_end, grace_s) for front_end in tuple(self._living)))
         self._address.close()
 
-    async def tell_keys(self, keys: tuple[Credential, ...]) -> None:
-        """Have each accept these keys and no others; one that cannot be told must not go on with the old."""
+    async def tell_keys(self, keys: tuple[Credential, ...], session_keys: tuple[bytes, ...]) -> None:
+        """Have each accept these and no others; one that cannot be told must not go on with the old."""
         living = tuple(self._living)
         told = await asyncio.gather(
-            *(front_end.peer.call(KEYS, keys) for front_end in living), return_exceptions=True
+            *(front_end.peer.call(KEYS, keys, session_keys) for front_end in living), return_exceptions=True
         )
         for front_end, answer in zip(living, told, strict=True):
             if isinstance(answer, BaseException):

@@ -67,7 +67,7 @@ class FrontEndMain:
         pages, downloads = RemotePages(self._peer), remote_downloads(self._peer)
         self._stack.push_async_callback(downloads.close)
         self._stack.push_async_callback(pages.close)
-        self._ring = KeyRing(orders.session_key, clock, orders.keys)
+        self._ring = KeyRing(orders.session_keys, clock, orders.keys)
         api = Api(
             credentials=self._ring,
             clock=clock,
@@ -88,10 +88,11 @@ class FrontEndMain:
             await server.start_socket(each, tls)
         gc.freeze()
 
-    async def _replace_keys(self, keys: tuple[Credential, ...]) -> None:
+    async def _replace_keys(self, keys: tuple[Credential, ...], session_keys: tuple[bytes, ...]) -> None:
         if self._ring is None:
             raise StokerError("keys came before the orders")
         self._ring.replace(keys)
+        self._ring.use_session_keys(session_keys)
 
     async def _drain(self) -> None:
         self._stopping.set()

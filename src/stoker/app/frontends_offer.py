@@ -83,7 +83,7 @@ def served_operations(offer: Offer) -> dict[Operation, Handle]:
 def _orders(offer: Offer, settings: Settings) -> Orders:
     return Orders(
         keys=offer.credentials.keys,
-        session_key=offer.credentials.session_key,
+        session_keys=offer.credentials.session_keys,
         operations={service: tuple(served) for service, served in offer.handlers.items()},
         public_url=settings.public_url,
         url_domain=settings.url_domain,

@@ -13,7 +13,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """All that a front end must know. It travels over the socket only: it holds secrets."""
 
     keys: tuple[Credential, ...]
-    session_key: bytes
+    session_keys: tuple[bytes, ...]
     operations: dict[str, tuple[str, ...]]
     """What is served, by service."""
     public_url: str
@@ -31,8 +31,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 # Asked by the service.
 BEGIN: Final = Operation("frontend.begin", tuple[Orders], None, deadline_s=60.0)
 """Listen; answered once it does."""
-KEYS: Final = Operation("frontend.keys", tuple[tuple[Credential, ...]], None, deadline_s=5.0)
-"""Accept these keys and no others from now on."""
+KEYS: Final = Operation(
+    "frontend.keys", tuple[tuple[Credential, ...], tuple[bytes, ...]], None, deadline_s=5.0
+)
+"""Accept these keys, and sessions of these session keys, and no others from now on."""
 DRAIN: Final = Operation("frontend.drain", tuple[()], None, deadline_s=5.0)
 """Accept no more, finish what is under way, end. Answered at once."""
 

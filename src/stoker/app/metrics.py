@@ -11,12 +11,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from stoker.app.frontends import FrontEndsStatistics
+from stoker.aws.kms import KmsStatistics
 from stoker.events.deliveries import DeliveryStatistics
 from stoker.events.mapping_runner import MappingStatistics
 from stoker.events.poller import EventStatistics
 from stoker.events.stream_parts import StreamCounts
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
+from stoker.store.rotation import RotationStatistics
 from stoker.worker.statistics import Histogram, WorkerStatistics
 
 
@@ -31,6 +33,8 @@ class Sources(msgspec.Struct, frozen=True):
     mappings: Callable[[], MappingStatistics]
     streams: Callable[[], StreamCounts]
     logs: Callable[[], Mapping[str, int]]
+    keys: Callable[[], RotationStatistics]
+    kms: Callable[[], KmsStatistics]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
 
@@ -64,6 +68,10 @@ class _Rooms(Collector):
         mappings = self._sources.mappings()
         yield from _flat("stoker_mappings", "Event source mappings", mappings, gauges=_MAPPING_GAUGES)
         yield from _flat("stoker_streams", "Streams", self._sources.streams(), gauges=frozenset())
+        yield from _flat(
+            "stoker_keys", "Rotation of the master key", self._sources.keys(), gauges=_KEY_GAUGES
+        )
+        yield from _flat("stoker_kms", "Calls to KMS", self._sources.kms(), gauges=frozenset({"kept"}))
         front_ends = self._sources.front_ends()
         if front_ends is not None:
             yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)
@@ -73,6 +81,7 @@ class _Rooms(Collector):
 
 
 _MAPPING_GAUGES = frozenset({"pollers", "in_flight"})
+_KEY_GAUGES = frozenset({"master_keys", "waiting"})
 _PROCESS_GAUGES = frozenset({"processes", "in_flight"})
 _WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb", "zygotes"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})

@@ -235,7 +235,7 @@ def _control_ports(
         runtimes=CatalogSupport(runtimes),
         clock=clock,
         new_id=lambda: str(uuid.uuid4()),
-        location_key=cellar.location_key,
+        location_keys=cellar.location_keys,
         check_role=identity.check_role,
         url_domain=settings.url_domain,
         account_concurrency=settings.account_concurrency,

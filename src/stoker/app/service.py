@@ -35,6 +35,7 @@ from stoker.sandbox.dns_resolvers import Resolvers
 from stoker.sandbox.driver import DriverInfo
 from stoker.sandbox.guarded import GuardedDriver
 from stoker.services.admin import HostReport
+from stoker.services.keys import KeysReport
 from stoker.services.worker import SandboxStatus
 from stoker.worker.logs_operations import LogsOperations
 from stoker.worker.logstore.disk import LogStoreLimits
@@ -86,6 +87,8 @@ class Service:
         )
         await asyncio.to_thread(rooms.runtimes.available)
         await _start_rooms(rooms, stack)
+        await cellar.rotation.start()
+        stack.push_async_callback(cellar.rotation.close)
         await self._listen(self._offer(cellar, rooms, logs), cellar, rooms, stack)
         self._announce()
 
@@ -100,6 +103,8 @@ class Service:
                 mappings=rooms.mappings.statistics,
                 streams=rooms.mappings.stream_statistics,
                 logs=logs.losses,
+                keys=cellar.rotation.statistics,
+                kms=cellar.kms.statistics,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )
         )
@@ -130,7 +135,9 @@ class Service:
             self._front_ends = make_front_ends(offer, settings)
             stack.push_async_callback(self._front_ends.close, DRAIN_S)
             front_ends = self._front_ends
-            cellar.user_keys.on_changed(lambda: front_ends.tell_keys(offer.credentials.keys))
+            ring = offer.credentials
+            cellar.user_keys.on_changed(lambda: front_ends.tell_keys(ring.keys, ring.session_keys))
+            cellar.credentials.on_session_keys(lambda keys: front_ends.tell_keys(ring.keys, keys))
             await self._front_ends.start()
             return
         server = HttpServer(self._api, error_body=http_error_body)
@@ -204,6 +211,15 @@ class _AdminService:
 
     def sandboxes(self) -> list[SandboxStatus]:
         return self._rooms.worker.sandboxes()
+
+    async def keys(self) -> KeysReport:
+        return await self._cellar.rotation.report()
+
+    async def rotate_keys(self) -> KeysReport:
+        return await self._cellar.rotation.rotate()
+
+    async def retire_keys(self, *, end_sessions: bool) -> KeysReport:
+        return await self._cellar.rotation.retire(end_sessions=end_sessions)
 
 
 async def run(settings: Settings) -> None:

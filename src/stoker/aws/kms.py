@@ -7,13 +7,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from queue import Full
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from stoker.aws.clients import AwsClients
 from stoker.core.threads import CallThreads
 from stoker.services.keys import DATA_KEY_BYTES, WRAPPED_BY_KMS, KeyRefused, KeyUnavailable
+
+T = TypeVar("T")
 
 KMS_THREADS = 8
 ATTEMPTS = 3
@@ -46,6 +49,16 @@ _AGAIN = frozenset(
 """Codes that say nothing about the key: whoever asks again may get it."""
 
 
+class KmsStatistics(msgspec.Struct, frozen=True):
+    """Counted since the start."""
+
+    answered: int
+    refused: int
+    unavailable: int
+    kept: int
+    """Plain data keys in memory now."""
+
+
 class KmsDataKeys:
     """The DataKeys port over KMS. Whose credentials are used is botocore's own settings.
 
@@ -59,6 +72,7 @@ class KmsDataKeys:
         self._clients = clients
         self._threads = CallThreads("stoker-kms", threads_max=KMS_THREADS)
         self._kept = _KeptKeys(kept_s, monotonic_s)
+        self._answers = self._refusals = self._failures = 0
         self._asked: dict[bytes, asyncio.Task[bytes]] = {}
 
     async def generate(
@@ -105,6 +119,10 @@ class KmsDataKeys:
         _parts(wrapped)
         return None
 
+    def statistics(self) -> KmsStatistics:
+        """Counts as of now."""
+        return KmsStatistics(self._answers, self._refusals, self._failures, self._kept.count())
+
     async def _asked_for(self, name: bytes, ask: Callable[[], bytes]) -> bytes:
         plain = _data_key(await self._called(ask))
         self._kept.keep(name, plain)
@@ -115,7 +133,19 @@ class KmsDataKeys:
         if not task.cancelled():
             task.exception()  # whoever waited was told; perhaps nobody waits any more
 
-    async def _called(self, ask: Callable[[], Any]) -> Any:
+    async def _called(self, ask: Callable[[], T]) -> T:
+        try:
+            answer = await self._tried(ask)
+        except KeyRefused:
+            self._refusals += 1
+            raise
+        except KeyUnavailable:
+            self._failures += 1
+            raise
+        self._answers += 1
+        return answer
+
+    async def _tried(self, ask: Callable[[], T]) -> T:
         started_s = time.monotonic()
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1 or time.monotonic() - started_s > CALL_TIMEOUT_S
@@ -154,6 +184,10 @@ class _KeptKeys:
         self._keys[name] = (self._now_s() + self._kept_s, plain)
         while len(self._keys) > KEPT_MAX:
             self._keys.popitem(last=False)
+
+    def count(self) -> int:
+        self._drop_old()
+        return len(self._keys)
 
     def find(self, name: bytes) -> bytes | None:
         self._drop_old()

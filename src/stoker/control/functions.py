@@ -111,7 +111,7 @@ class Functions:
                     context.endpoint,
                     version.code_sha256,
                     self._ports.clock.now_s(),
-                    self._ports.location_key,
+                    self._ports.location_keys()[0],
                 ),
             ),
             tags=function.tags or None,

@@ -186,7 +186,7 @@ class Layers:
 
     def _shown(self, context: RequestContext, version: LayerVersion) -> dict[str, Any]:
         """The members that publishing and getting answer with."""
-        now_s, key = self._ports.clock.now_s(), self._ports.location_key
+        now_s, key = self._ports.clock.now_s(), self._ports.location_keys()[0]
         return {
             "content": LayerVersionContentOutput(
                 location=code_location(context.endpoint, version.code_sha256, now_s, key),

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 CODE_PATH = "/_stoker/code/"
 LIFETIME_S = 600
@@ -18,11 +18,13 @@ def code_location(endpoint: str, code_sha256: str, now_s: float, key: bytes) -> 
     return f"{endpoint}{CODE_PATH}{name}.zip?Expires={expires}&Signature={_signature(name, expires, key)}"
 
 
-def located_code(path: str, query: Mapping[str, str], now_s: float, key: bytes) -> str | None:
-    """The CodeSha256 that a URL of ``code_location`` names; None when it is forged or has expired."""
+def located_code(path: str, query: Mapping[str, str], now_s: float, keys: Sequence[bytes]) -> str | None:
+    """The CodeSha256 that a URL of ``code_location`` by one of ``keys`` names; None when it is forged or has
+    expired."""
     name = path.removeprefix(CODE_PATH).removesuffix(".zip")
     expires, signature = query.get("Expires", ""), query.get("Signature", "")
-    if not hmac.compare_digest(_signature(name, expires, key).encode(), signature.encode()):
+    good = [_signature(name, expires, key).encode() for key in keys]
+    if not any(hmac.compare_digest(each, signature.encode()) for each in good):
         return None
     if int(expires) < now_s:
         return None

@@ -138,5 +138,5 @@ class ControlPlane:
 
     async def code_download(self, path: str, query: Mapping[str, str]) -> Path | None:
         """The zip behind a URL that GetFunction gave; None when it is forged or expired, or the code gone."""
-        code_sha256 = located_code(path, query, self._ports.clock.now_s(), self._ports.location_key)
+        code_sha256 = located_code(path, query, self._ports.clock.now_s(), self._ports.location_keys())
         return None if code_sha256 is None else await self._ports.code.original(code_sha256)

@@ -1,6 +1,6 @@
 """Everything the control plane is built from, handed in by whoever wires it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -26,8 +26,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     new_id: Callable[[], str]
     """A fresh UUID as text."""
-    location_key: bytes
-    """Signs the URLs that GetFunction hands out."""
+    location_keys: Callable[[], Sequence[bytes]]
+    """The first signs the URLs that GetFunction hands out; those of the others are good as well."""
     check_role: Callable[[str, str], None] = lambda _account, _role_arn: None
     """Raises ServiceError for a role (account, ARN) that Lambda cannot assume."""
     url_domain: str = "localhost"

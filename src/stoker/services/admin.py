@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from stoker.core.access import Access
+from stoker.services.keys import KeysReport
 from stoker.services.worker import SandboxStatus
 
 
@@ -26,3 +27,9 @@ class Admin(Protocol):
     def host(self) -> HostReport: ...
 
     def sandboxes(self) -> list[SandboxStatus]: ...
+
+    async def keys(self) -> KeysReport: ...
+
+    async def rotate_keys(self) -> KeysReport: ...
+
+    async def retire_keys(self, *, end_sessions: bool) -> KeysReport: ...

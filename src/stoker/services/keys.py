@@ -1,7 +1,9 @@
 """Data keys: who encrypts code makes one per artifact and keeps it wrapped, never plain."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
+
+import msgspec
 
 from stoker.core.errors import StokerError
 
@@ -65,3 +67,53 @@ class DataKeys(Protocol):
             KeyRefused: it cannot be opened.
         """
         ...
+
+
+class WrappedKey(msgspec.Struct, frozen=True):
+    """A wrapped data key where it lies."""
+
+    name: str
+    """Of the artifact or manifest, for whoever keeps it and for messages."""
+    wrapped: bytes
+    context: dict[str, str]
+
+
+class WrappedKeys(Protocol):
+    """Whoever keeps wrapped data keys beside what they open; what they open is never rewritten."""
+
+    def wrapped_keys(self) -> AsyncIterator[WrappedKey]:
+        """Every key kept here."""
+        ...
+
+    async def replace_wrapped(self, key: WrappedKey, wrapped: bytes) -> None:
+        """Keep ``wrapped`` in the place of ``key.wrapped``, durably; nothing happens if that is gone."""
+        ...
+
+
+class MasterKeyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A master key, and how much is sealed under it."""
+
+    key_id: str
+    active: bool
+    added_at_s: float
+    replaced_at_s: float | None
+    """Since when another has been active."""
+    sealed: dict[str, int]
+    """By what it is: environment variables, access keys, data keys."""
+
+
+class KeysReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The master keys. No key material is ever in it."""
+
+    source: str
+    """The file, or the setting, that holds them."""
+    keys: list[MasterKeyStatus]
+    missing: dict[str, int]
+    """How much is sealed under keys that are not here, by key id: it cannot be opened."""
+    resealing: bool
+    trouble: str
+    """What stopped the last attempt to seal everything under the active key; empty: nothing did."""
+
+
+class RetirementRefused(StokerError):
+    """A master key is still needed; nothing was removed."""

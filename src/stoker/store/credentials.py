@@ -2,6 +2,8 @@
 
 import base64
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
@@ -10,17 +12,22 @@ from stoker.services.credentials import Credential
 from stoker.store.database import Database
 from stoker.store.key_ring import KeyRing
 from stoker.store.schema import access_keys
-from stoker.store.sealing import Sealer
+from stoker.store.sealed_columns import access_key_row
+from stoker.store.sealing import Sealer, derive
+
+SESSIONS: Final = "session credentials"
+"""What sessions' keys are derived for."""
 
 
 class StoredCredentials(KeyRing):
     """The Credentials port; every key is in memory once ``start`` returned."""
 
     def __init__(self, database: Database, sealer: Sealer, clock: Clock) -> None:
-        super().__init__(sealer.derive("session credentials"), clock)
+        super().__init__(sealer.derive(SESSIONS), clock)
         self._database = database
         self._sealer = sealer
         self._root: Credential | None = None
+        self._tell_session_keys: Callable[[tuple[bytes, ...]], Awaitable[None]] | None = None
 
     async def start(self, account: str, *, given: tuple[str, str] | None = None) -> None:
         """Load the root access key of ``account``, or make it at the first start.
@@ -40,6 +47,17 @@ class StoredCredentials(KeyRing):
         self._root = root
         self.hold(root)
 
+    async def use_master_keys(self, keys: Sequence[bytes]) -> None:
+        """Issue sessions under the first of these master keys, once every process accepts them."""
+        session_keys = tuple(derive(key, SESSIONS) for key in keys)
+        if self._tell_session_keys is not None:
+            await self._tell_session_keys(session_keys)
+        self.use_session_keys(session_keys)
+
+    def on_session_keys(self, callback: Callable[[tuple[bytes, ...]], Awaitable[None]]) -> None:
+        """Await ``callback`` with new session keys before the first session is made with them."""
+        self._tell_session_keys = callback
+
     @property
     def root(self) -> Credential:
         """The account's root access key."""
@@ -50,7 +68,7 @@ class StoredCredentials(KeyRing):
     async def _stored_root(self, account: str, root_arn: str) -> Credential:
         key_id = "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode()
         secret = base64.b64encode(secrets.token_bytes(30)).decode()
-        new_sealed = self._sealer.seal(secret.encode(), _seal_row(key_id))
+        new_sealed = self._sealer.seal(secret.encode(), access_key_row(key_id))
         row = {
             "access_key_id": key_id,
             "account": account,
@@ -70,9 +88,5 @@ class StoredCredentials(KeyRing):
             return stored["access_key_id"], stored["secret_sealed"]
 
         stored_id, sealed = await self._database.write(transaction)
-        plain = self._sealer.open(sealed, _seal_row(stored_id)).decode()
+        plain = self._sealer.open(sealed, access_key_row(stored_id)).decode()
         return Credential(access_key_id=stored_id, secret=plain, account=account, principal_arn=root_arn)
-
-
-def _seal_row(access_key_id: str) -> str:
-    return f"access key {access_key_id}"

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -41,8 +41,8 @@ class _Session(msgspec.Struct, frozen=True, array_like=True):
 class KeyRing:
     """The Credentials and SessionIssuer ports over what is in memory."""
 
-    def __init__(self, session_key: bytes, clock: Clock, keys: Iterable[Credential] = ()) -> None:
-        self._session_key = session_key
+    def __init__(self, session_keys: Sequence[bytes], clock: Clock, keys: Iterable[Credential] = ()) -> None:
+        self._session_keys = tuple(session_keys)
         self._clock = clock
         self._keys = {key.access_key_id: key for key in keys}
 
@@ -64,9 +64,13 @@ class KeyRing:
         return tuple(self._keys.values())
 
     @property
-    def session_key(self) -> bytes:
-        """What sessions are derived from, for another process of the service."""
-        return self._session_key
+    def session_keys(self) -> tuple[bytes, ...]:
+        """What sessions are derived from, new ones from the first; for another process of the service."""
+        return self._session_keys
+
+    def use_session_keys(self, session_keys: Sequence[bytes]) -> None:
+        """Issue sessions by the first of these keys from now on, and accept those of any."""
+        self._session_keys = tuple(session_keys)
 
     def lookup(self, access_key_id: str, session_token: str | None) -> Credential | None:
         if session_token is None:
@@ -110,33 +114,40 @@ class KeyRing:
             bound_to=bound_to,
         )
         body = msgspec.msgpack.encode(session)
-        return self._credential(session, body, self._tag(b"token", body))
+        key = self._session_keys[0]
+        return _credential(key, session, body, _tag(key, b"token", body))
 
     def _session(self, access_key_id: str, token: str) -> Credential | None:
         try:
             raw = base64.b64decode(token, validate=True)
             body, tag = raw[:-_TAG_BYTES], raw[-_TAG_BYTES:]
-            if not hmac.compare_digest(tag, self._tag(b"token", body)):
+            key = next(
+                (each for each in self._session_keys if hmac.compare_digest(tag, _tag(each, b"token", body))),
+                None,
+            )
+            if key is None:
                 return None
             session = msgspec.msgpack.decode(body, type=_Session)
         except (binascii.Error, ValueError, msgspec.DecodeError):
             return None
         if session.expires_s <= self._clock.now_s():
             return None
-        found = self._credential(session, body, tag)
+        found = _credential(key, session, body, tag)
         return found if hmac.compare_digest(found.access_key_id.encode(), access_key_id.encode()) else None
 
-    def _credential(self, session: _Session, body: bytes, tag: bytes) -> Credential:
-        key_id = base64.b32encode(self._tag(b"key id", body))[:_KEY_ID_LENGTH].decode()
-        return Credential(
-            access_key_id="ASIA" + key_id,
-            secret=base64.b64encode(self._tag(b"secret", body))[:_SECRET_LENGTH].decode(),
-            account=session.account,
-            principal_arn=session.principal_arn,
-            session_token=base64.b64encode(body + tag).decode(),
-            session_policy=session.policy,
-            bound_to=session.bound_to or session.principal_arn,
-        )
 
-    def _tag(self, purpose: bytes, body: bytes) -> bytes:
-        return hmac.new(self._session_key, purpose + b"\0" + body, hashlib.sha256).digest()
+def _credential(key: bytes, session: _Session, body: bytes, tag: bytes) -> Credential:
+    key_id = base64.b32encode(_tag(key, b"key id", body))[:_KEY_ID_LENGTH].decode()
+    return Credential(
+        access_key_id="ASIA" + key_id,
+        secret=base64.b64encode(_tag(key, b"secret", body))[:_SECRET_LENGTH].decode(),
+        account=session.account,
+        principal_arn=session.principal_arn,
+        session_token=base64.b64encode(body + tag).decode(),
+        session_policy=session.policy,
+        bound_to=session.bound_to or session.principal_arn,
+    )
+
+
+def _tag(key: bytes, purpose: bytes, body: bytes) -> bytes:
+    return hmac.new(key, purpose + b"\0" + body, hashlib.sha256).digest()

@@ -42,6 +42,7 @@ from stoker.services.records import NobodyRefers, Put, Record, Requirement
 from stoker.store.database import Database, Query
 from stoker.store.records import requirement_holds, write_records
 from stoker.store.schema import functions, version_layers, versions
+from stoker.store.sealed_columns import environment_row
 from stoker.store.sealing import Sealer
 
 _encode = msgspec.json.Encoder().encode
@@ -295,7 +296,7 @@ class SqlFunctionMetadata:
 
 
 def _seal_row(key: FunctionKey, version: str) -> str:
-    return f"environment {key.arn}:{version}"
+    return environment_row(key.account, key.region, key.name, version)
 
 
 def _key_columns(key: FunctionKey) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -12,7 +13,8 @@ from stoker.core.clock import Clock
 from stoker.services.credentials import AccessKey, Credential
 from stoker.services.records import Put, RecordKey, Records, Remove, Shelf
 from stoker.store.key_ring import KeyRing
-from stoker.store.sealing import Sealer
+from stoker.store.sealed_columns import access_key_row
+from stoker.store.sealing import SealBroken, Sealer, sealed_under
 
 ACCESS_KEY: Final = "access-key"
 """The kind of their records; owner is the user's name, name the key id."""
@@ -26,7 +28,9 @@ class _StoredKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserKeys:
-    """The KeyKeeper port. ``changed`` hands the ring to the service's other processes."""
+    """The KeyKeeper and Sealed ports. ``on_changed`` hands the ring to the service's other processes."""
+
+    kind = "access keys"
 
     def __init__(self, records: Records, sealer: Sealer, ring: KeyRing, clock: Clock) -> None:
         self._shelf = Shelf(records, ACCESS_KEY, _StoredKey)
@@ -62,7 +66,7 @@ class UserKeys:
             user_arn=user_arn,
             active=True,
             created_at_s=self._clock.now_s(),
-            secret_sealed=self._sealer.seal(secret.encode(), _seal_row(key_id)),
+            secret_sealed=self._sealer.seal(secret.encode(), access_key_row(key_id)),
         )
         async with self._lock:
             await self._shelf.write(Put(self._shelf.record(key, stored, "1")))
@@ -88,6 +92,34 @@ class UserKeys:
             self._ring.drop(key.access_key_id)
             await self._tell()
 
+    async def counts(self) -> dict[bytes, int]:
+        """How many secrets are sealed under which master key."""
+        return Counter(sealed_under(entry.value.secret_sealed) for entry in await self._shelf.every())
+
+    async def reseal(self) -> tuple[int, list[str]]:
+        """As the Sealed port has it."""
+        done, broken = 0, list[str]()
+        for found in await self._shelf.every():
+            if not self._sealer.needs_resealing(found.value.secret_sealed):
+                continue
+            async with self._lock:  # it may have gone or changed
+                entry = await self._shelf.get(found.key)
+                if entry is None:
+                    continue
+                try:
+                    changed = self._resealed(found.key, entry.value)
+                except SealBroken as problem:
+                    broken.append(str(problem))
+                    continue
+                await self._shelf.write(Put(self._shelf.record(found.key, changed, "1"), entry.revision_id))
+                done += 1
+        return done, broken
+
+    def _resealed(self, key: RecordKey, stored: _StoredKey) -> _StoredKey:
+        row = access_key_row(key.name)
+        secret = self._sealer.open(stored.secret_sealed, row)
+        return msgspec.structs.replace(stored, secret_sealed=self._sealer.seal(secret, row))
+
     async def _tell(self) -> None:
         if self._changed is not None:
             await self._changed()
@@ -103,14 +135,10 @@ class UserKeys:
         if not stored.active:
             self._ring.drop(key.name)
             return shown
-        secret = self._sealer.open(stored.secret_sealed, _seal_row(key.name)).decode()
+        secret = self._sealer.open(stored.secret_sealed, access_key_row(key.name)).decode()
         self._ring.hold(
             Credential(
                 access_key_id=key.name, secret=secret, account=key.account, principal_arn=stored.user_arn
             )
         )
         return shown
-
-
-def _seal_row(access_key_id: str) -> str:
-    return f"access key {access_key_id}"

@@ -80,7 +80,7 @@ class World:
         self.port = free_port()
         self.settings = Settings(listen=f"127.0.0.1:{self.port}", frontends=count)
         self.echo = Echo()
-        self.keys = KeyRing(b"session key", SystemClock(), [ROOT])
+        self.keys = KeyRing([b"session key"], SystemClock(), [ROOT])
         self.offer = Offer(
             credentials=self.keys,
             frontend=self.echo,

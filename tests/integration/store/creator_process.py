@@ -17,11 +17,12 @@ from stoker.services.context import RequestContext
 from stoker.services.lambda_types import CreateFunctionRequest, DeleteFunctionRequest, FunctionCode
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.database import Database
+from stoker.store.master_keys import load_master_keys
 from stoker.store.memory import MemoryObjectSource
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
-from stoker.store.sealing import Sealer, load_master_keys
+from stoker.store.sealing import Sealer
 from tests.unit.control.provisioner import PretendProvisioner
 
 CREATORS = 4
@@ -62,7 +63,7 @@ async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, 
             runtimes=Everything(),
             clock=SystemClock(),
             new_id=lambda: str(uuid.uuid4()),
-            location_key=b"k" * 32,
+            location_keys=lambda: (b"k" * 32,),
             code_grace_s=0.01,
         )
     )

@@ -23,12 +23,13 @@ from stoker.services.functions import (
 from stoker.services.queue import QueuedEvent
 from stoker.store import migrate
 from stoker.store.database import StoreError
+from stoker.store.master_keys import load_master_keys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
 from stoker.store.schema import metadata as metadata_tables
 from stoker.store.schema import queue_metadata as queue_tables
-from stoker.store.sealing import SealBroken, Sealer, load_master_keys
+from stoker.store.sealing import SealBroken, Sealer
 from stoker.store.sqlite import SqliteDatabase
 
 KEY = FunctionKey("000000000000", "us-east-1", "f")

@@ -29,11 +29,12 @@ from stoker.packaging.code_store import LocalCodeStore, read_boot_id, staging_fo
 from stoker.packaging.packers import PackerPool
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
+from stoker.store.master_keys import load_master_keys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.objects import S3ObjectSource, S3Settings
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
-from stoker.store.sealing import Sealer, load_master_keys
+from stoker.store.sealing import Sealer
 from tests.unit.control.provisioner import PretendProvisioner
 
 ACCOUNT = "000000000000"
@@ -107,7 +108,7 @@ class Running:
                 runtimes=Everything(),
                 clock=clock,
                 new_id=lambda: str(uuid.uuid4()),
-                location_key=sealer.derive("locations"),
+                location_keys=lambda: sealer.derive("locations"),
             )
         )
         await self._plane.start()

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from stoker.services.functions import FunctionKey, FunctionRecord, FunctionVersion, LogSettings, Status
 from stoker.services.queue import QueuedEvent
+from stoker.store.master_keys import load_master_keys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
 from stoker.store.queue import SqlEventQueue
-from stoker.store.sealing import Sealer, load_master_keys
+from stoker.store.sealing import Sealer
 
 WRITERS = 8
 

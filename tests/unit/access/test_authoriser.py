@@ -20,9 +20,10 @@ from stoker.services.identity import User
 from stoker.services.records import ANY_REVISION, Put, Shelf
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.key_ring import KeyRing
+from stoker.store.master_keys import load_master_keys
 from stoker.store.memory import MemoryFunctionMetadata
 from stoker.store.memory_records import MemoryRecords
-from stoker.store.sealing import Sealer, load_master_keys
+from stoker.store.sealing import Sealer
 from stoker.store.user_keys import UserKeys
 
 A, B, REGION = "111111111111", "222222222222", "us-east-1"
@@ -55,7 +56,7 @@ class World:
         self.records = MemoryRecords(self.metadata)
         self.invalidation = LocalInvalidation()
         clock = ManualClock()
-        self.ring = KeyRing(b"k" * 32, clock)
+        self.ring = KeyRing([b"k" * 32], clock)
         sealer = Sealer(load_master_keys(folder / "master.key", None))
         self.keys = UserKeys(self.records, sealer, self.ring, clock)
         ids = iter(range(10_000))
@@ -245,7 +246,7 @@ async def test_keys_are_sealed_and_survive(world: World, tmp_path: Any) -> None:
     key = answer.access_key
     (stored,) = await world.records.every("access-key")
     assert key.secret_access_key.encode() not in stored.document
-    again = KeyRing(b"k" * 32, ManualClock())
+    again = KeyRing([b"k" * 32], ManualClock())
     sealer = Sealer(load_master_keys(tmp_path / "master.key", None))
     await UserKeys(world.records, sealer, again, ManualClock()).start()
     found = again.lookup(key.access_key_id, None)

@@ -84,7 +84,7 @@ class Desk:
             "runtimes": Runtimes(),
             "clock": self.clock,
             "new_id": self._new_id,
-            "location_key": b"k" * 32,
+            "location_keys": lambda: (b"k" * 32,),
             "code_grace_s": 0.0,
         }
         self.plane = ControlPlane(Ports(**(made | ports)))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stoker.store.sealing import MasterKeyError, SealBroken, Sealer, load_master_keys
+from stoker.store.master_keys import load_master_keys
+from stoker.store.sealing import MasterKeyError, SealBroken, Sealer
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
