@@ -248,6 +248,27 @@ def assemble(
     )
 
 
+def diff_ids_of(config_content: bytes) -> list[str]:
+    """The digests of an image's layers as they unpack, lowest first. Raises ImageRefused."""
+    return _decoded(config_content, _Configuration, "configuration").rootfs.diff_ids
+
+
+def write_manifest(config: Descriptor, layers: list[Descriptor]) -> bytes:
+    """The OCI manifest of an image that came without one; the same parts give the same bytes."""
+
+    def entry(blob: Descriptor) -> dict[str, object]:
+        return {"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size_bytes}
+
+    return msgspec.json.encode(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": entry(config),
+            "layers": [entry(layer) for layer in layers],
+        }
+    )
+
+
 def architecture_of(config_content: bytes) -> str:
     """OCI's name of the architecture that an image is for. Raises ImageRefused."""
     return _decoded(config_content, _Configuration, "configuration").architecture
