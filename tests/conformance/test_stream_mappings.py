@@ -8,6 +8,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -336,3 +337,51 @@ def test_a_tumbling_window_ends_with_its_state(polling: RunningStoker, elsewhere
     put(elsewhere, arn, "one", "two")
     assert waited(lambda: len(printed(polling, "stream-tumbling", "window")) == 2)
     assert printed(polling, "stream-tumbling", "window") == [[2, {}, False], [0, {"count": 2}, True]]
+
+
+KILLS = 4
+KEYS = 40
+COUNT = 3000
+
+
+def test_kills_lose_no_record_and_keep_the_order_of_a_key(
+    elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arn, random = stream(elsewhere, "killed", shards=2), Random(5)
+    for first in range(0, COUNT, 500):
+        records = [
+            {"Data": f"k{number % KEYS} {number}".encode(), "PartitionKey": f"k{number % KEYS}"}
+            for number in range(first, first + 500)
+        ]
+        elsewhere.client("kinesis").put_records(StreamARN=arn, Records=records)
+    stoker = RunningStoker()
+    stoker.environment = elsewhere.environment()
+    # What a function wrote in the last moment before a kill may be gone: it gives the lines time to be kept.
+    slow = SOURCE.replace("    failed = []\n", "    time.sleep(0.25)\n    failed = []\n", 1)
+    try:
+        stoker.start()
+        stoker.create_python("killed", f"import time\n{slow}", Timeout=10)
+        stoker.client("lambda").create_event_source_mapping(
+            FunctionName="killed",
+            EventSourceArn=arn,
+            StartingPosition="TRIM_HORIZON",
+            BatchSize=40,
+            ParallelizationFactor=4,
+        )
+        for _ in range(KILLS):
+            time.sleep(1.5 + random.random())
+            stoker.kill()
+            stoker.start()
+        everything = {f"k{number % KEYS} {number}" for number in range(COUNT)}
+        waited(lambda: set(seen(stoker, "killed")) == everything)
+        found = seen(stoker, "killed")
+    finally:
+        stoker.remove()
+    assert set(found) == everything
+    firsts = list(dict.fromkeys(found))
+    for key in range(KEYS):
+        mine = [int(one.split()[1]) for one in firsts if one.startswith(f"k{key} ")]
+        assert mine == sorted(mine)
+    with capsys.disabled():
+        print(f"\n{COUNT} records of {KEYS} keys, {KILLS} kills: {len(found) - COUNT} came again")
+    assert len(found) - COUNT <= KILLS * 2 * 4 * 40
