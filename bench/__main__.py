@@ -37,6 +37,7 @@ NAMES = (
     "density",
     "fairness",
     "events",
+    "streams",
     "peers",
     "egress",
     "bootstrap",
