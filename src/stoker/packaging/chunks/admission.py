@@ -12,6 +12,7 @@ import msgspec
 
 from stoker.core.clock import Clock
 from stoker.core.errors import StokerError
+from stoker.packaging.chunks.changes import ImageChanges
 from stoker.packaging.chunks.layout import admission_key, chunk_key, data_key_key, manifest_key
 from stoker.packaging.chunks.manifest import (
     KEY_ID_BYTES,
@@ -60,6 +61,7 @@ class Admission:
         keys: DataKeys,
         roots: KeptRoots,
         clock: Clock,
+        changes: ImageChanges,
         *,
         place: ManifestPlace,
         salt: bytes,
@@ -72,6 +74,7 @@ class Admission:
         self._keys = keys
         self._roots = roots
         self._clock = clock
+        self._changes = changes
         self._key = key
         self._kms_key_arn = kms_key_arn
         self._deadline_s = clock.monotonic_s() + ADMISSION_MAX_S
@@ -95,18 +98,26 @@ class Admission:
         """
         return await self._store.size_bytes(chunk_key(self.place.root, name)) is not None
 
-    async def publish(self, manifest: Manifest, data_key: tuple[bytes, bytes] | None = None) -> None:
+    async def publish(self, manifest: Manifest) -> None:
         """Make the image readable: its chunks are all there. Nothing happens when it is so already.
-
-        Args:
-            data_key: plain and wrapped, for an image that keeps its key; a fresh one otherwise.
 
         Raises:
             AdmissionLost, ObjectStoreUnavailable, KeyRefused, KeyUnavailable
         """
-        plain, wrapped = data_key or await self._keys.generate(
-            key_context(self.place.account, self.place.digest), self._kms_key_arn
-        )
+        account, digest = self.place.account, self.place.digest
+        data_key = await self._keys.generate(key_context(account, digest), self._kms_key_arn)
+        async with self._changes.publishing(account, digest):
+            await self._publish_under(manifest, data_key)
+
+    async def publish_moved(self, manifest: Manifest, data_key: tuple[bytes, bytes]) -> None:
+        """The same for an image that comes from another root with its data key, plain and wrapped, so that
+        nobody's permission to make another is needed; nothing when it was forgotten on the way."""
+        async with self._changes.publishing_moved(self.place.account, self.place.digest) as is_wanted:
+            if is_wanted:
+                await self._publish_under(manifest, data_key)
+
+    async def _publish_under(self, manifest: Manifest, data_key: tuple[bytes, bytes]) -> None:
+        plain, wrapped = data_key
         key_id = secrets.token_bytes(KEY_ID_BYTES)
         content = seal_manifest(
             manifest, self.place, key_id=key_id, data_key=plain, nonce=secrets.token_bytes(NONCE_BYTES)

@@ -1,13 +1,10 @@
 """Images in chunks, by account and digest: admitted, opened, forgotten. Roots are nobody else's business."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 import msgspec
 
 from stoker.core.clock import Clock
 from stoker.packaging.chunks.admission import Admission, key_context, register
+from stoker.packaging.chunks.changes import ImageChanges
 from stoker.packaging.chunks.layout import (
     chunk_key,
     data_key_key,
@@ -26,7 +23,7 @@ from stoker.packaging.chunks.manifest import (
     read_public,
 )
 from stoker.packaging.chunks.root_table import KeptRoots
-from stoker.packaging.chunks.roots import RootTable
+from stoker.packaging.chunks.roots import RootState, RootTable
 from stoker.services.images import ImageMissing
 from stoker.services.keys import DataKeys
 from stoker.services.object_store import ObjectMissing, ObjectStore
@@ -52,7 +49,7 @@ class ChunkedImages:
         self.keys = keys
         self.roots = KeptRoots(store, keys, clock)
         self._clock = clock
-        self._changing: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
+        self.changes = ImageChanges()
 
     async def begin(self, account: str, digest: str, kms_key_arn: str | None = None) -> Admission:
         """Begin an admission; whoever calls ends it, as a context manager or by ``end``.
@@ -66,6 +63,7 @@ class ChunkedImages:
             self.keys,
             self.roots,
             self._clock,
+            self.changes,
             place=place,
             salt=salt,
             key=key,
@@ -118,10 +116,10 @@ class ChunkedImages:
         Raises:
             ObjectStoreUnavailable: it may be half forgotten, and readable still; call again.
         """
-        async with self.changing(account, digest):
-            table = await self.roots.read()
-            for root in reversed(table.readable()):
-                await self._forget_in(root.id, account, digest)
+        async with self.changes.forgetting(account, digest):
+            for root in (await self.roots.read()).roots:
+                if root.state is not RootState.DELETED:
+                    await self._forget_in(root.id, account, digest)
 
     async def stored(self) -> list[tuple[str, str]]:
         """Account and digest of every image."""
@@ -147,22 +145,6 @@ class ChunkedImages:
             for account, digest in await self.stored_in(root.id):
                 changed += await self._rewrap(root.id, account, digest)
         return changed
-
-    @asynccontextmanager
-    async def changing(self, account: str, digest: str) -> AsyncGenerator[None]:
-        """One at a time moves or forgets an image in this process. Elsewhere, a forgotten image that is being
-        moved may come back: whoever compares ``stored`` with what is named forgets it again."""
-        lock, users = self._changing.get((account, digest), (asyncio.Lock(), 0))
-        self._changing[account, digest] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._changing[account, digest]
-            if users == 1:
-                del self._changing[account, digest]
-            else:
-                self._changing[account, digest] = (lock, users - 1)
 
     async def _find(self, table: RootTable, account: str, digest: str) -> OpenImage | None:
         for root in table.readable():

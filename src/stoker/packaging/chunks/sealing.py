@@ -21,6 +21,10 @@ SALT_BYTES = 32
 KEY_BYTES = 32
 NAME_BYTES = 32
 
+SEALED_MIN_BYTES = 64
+"""Shorter chunks keep so many of their zeros: two short contents may well have the same ciphertext, and would
+have one name."""
+
 _COUNTER = bytes(16)
 """Fixed: a key encrypts one plaintext only, the one that it was derived from."""
 
@@ -45,7 +49,7 @@ class SealedChunk(msgspec.Struct, frozen=True):
 
 
 def seal_chunk(plain: Buffer, salt: bytes, scratch: bytearray | None = None) -> SealedChunk | None:
-    """Seal up to CHUNK_BYTES without their trailing zeros; None for a hole, all zeros, which is not stored.
+    """Seal up to CHUNK_BYTES, of which trailing zeros do not count; None for a hole, all zeros, not stored.
 
     The same bytes and salt give the same name and content, everywhere. ``scratch``, of CHUNK_BYTES, spares a
     fresh buffer: faulting one in costs as much as sealing does.
@@ -58,23 +62,28 @@ def seal_chunk(plain: Buffer, salt: bytes, scratch: bytearray | None = None) -> 
         length = significant_bytes(view)
         if length == 0:
             return None
+        source = view[:length]
+        if length < SEALED_MIN_BYTES:
+            source = memoryview(bytes(source).ljust(SEALED_MIN_BYTES, b"\0"))
         key = hashlib.sha256(salt)
-        key.update(view[:length])
-        content = _run(key.digest(), view[:length], scratch)
+        key.update(source)
+        content = _run(key.digest(), source, scratch)
     return SealedChunk(hashlib.sha256(content).digest(), key.digest(), content)
 
 
 def open_chunk(
     content: Buffer, name: bytes, key: bytes, scratch: bytearray | None = None
 ) -> bytes | memoryview:
-    """What was sealed, without its trailing zeros. Nothing is decrypted before the name was checked.
+    """What was sealed; zeros follow it to the end of the chunk. Its name is checked before it is decrypted.
 
     The answer lies in ``scratch`` when that is given, as with ``seal_chunk``.
 
     Raises:
         ChunkDamaged: ``content`` has another name.
     """
-    if not 0 < len(content) <= CHUNK_BYTES or not compare_digest(hashlib.sha256(content).digest(), name):
+    if not SEALED_MIN_BYTES <= len(content) <= CHUNK_BYTES or not compare_digest(
+        hashlib.sha256(content).digest(), name
+    ):
         raise ChunkDamaged(f"chunk {name.hex()} is damaged")
     return _run(key, content, scratch)
 

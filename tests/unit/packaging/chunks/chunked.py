@@ -56,7 +56,7 @@ class Chunked:
                 plains.append(b"")
                 continue
             content = await self.images.fetch(image, entry)
-            plains.append(bytes(open_chunk(content, entry.name, entry.key)))
+            plains.append(bytes(open_chunk(content, entry.name, entry.key)).rstrip(b"\0"))
         return plains
 
 

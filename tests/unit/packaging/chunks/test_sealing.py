@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stoker.packaging.chunks.sealing import (
     CHUNK_BYTES,
+    SEALED_MIN_BYTES,
     ChunkDamaged,
     SealedChunk,
     open_chunk,
@@ -31,12 +32,36 @@ def sealed(plain: bytes, salt: bytes = SALT) -> SealedChunk:
     return chunk
 
 
+def opened_whole(chunk: SealedChunk) -> bytes:
+    return bytes(open_chunk(chunk.content, chunk.name, chunk.key))
+
+
+def opened(chunk: SealedChunk) -> bytes:
+    return opened_whole(chunk).rstrip(b"\0")
+
+
+def test_short_chunks_keep_zeros_so_that_no_two_have_one_name() -> None:
+    chunks = [sealed(bytes([one])) for one in range(1, 256)]
+    assert len({chunk.name for chunk in chunks}) == 255
+    assert {len(chunk.content) for chunk in chunks} == {SEALED_MIN_BYTES}
+    assert opened_whole(chunks[0]) == b"\1".ljust(SEALED_MIN_BYTES, b"\0")
+    assert len(sealed(b"x" * 65).content) == 65
+
+
 def test_known_answer() -> None:
     """The key by hashlib, the content by ``openssl enc -aes-256-ctr -iv 0 -K KEY``."""
-    chunk = sealed(b"stoker keeps functions warm\n")
-    assert chunk.key == hashlib.sha256(SALT + b"stoker keeps functions warm\n").digest()
-    assert chunk.key.hex() == "12db643134a336d03167bbc81b94a30cb0f3c8bbd5721d8922ad8e51b63c77f2"
-    assert bytes(chunk.content).hex() == "d82d5d4683217ba0068f84d086f9a18923e8f38a10161043c339e1ad"
+    chunk = sealed(b"stoker keeps functions warm, and their code encrypted at rest, in chunks\n")
+    assert (
+        chunk.key
+        == hashlib.sha256(
+            SALT + b"stoker keeps functions warm, and their code encrypted at rest, in chunks\n"
+        ).digest()
+    )
+    assert chunk.key.hex() == "69eae5a11230f2c8824393091bd1d4b3768e4fe5c4dcde8fcb771605f40aa0bd"
+    assert bytes(chunk.content).hex() == (
+        "0e0e21d7f4fd322e7740397fcf2f54724f2ab666faeeeeb464b76573f1ac48947f4c850074d7e3d9dccbe10794"
+        "f411717b98bb3925b618fcd90fb708fd88869ab7da70fd7396795bcd"
+    )
     assert chunk.name == hashlib.sha256(chunk.content).digest()
 
 
@@ -51,7 +76,7 @@ def test_what_was_sealed_opens_without_its_trailing_zeros(plain: bytes) -> None:
     if chunk is None:
         assert not plain.strip(b"\0")
         return
-    assert open_chunk(chunk.content, chunk.name, chunk.key) == plain.rstrip(b"\0")
+    assert opened(chunk) == plain.rstrip(b"\0")
 
 
 @given(contents, st.integers(0, 1000))
@@ -66,7 +91,9 @@ def test_every_kind_of_buffer_seals_alike(plain: bytes) -> None:
     assert seal_chunk(bytearray(plain), SALT) == direct
     assert seal_chunk(memoryview(b"." + plain)[1:], SALT, scratch) == direct
     if direct is not None:
-        assert open_chunk(memoryview(direct.content), direct.name, direct.key, scratch) == plain.rstrip(b"\0")
+        assert open_chunk(memoryview(direct.content), direct.name, direct.key, scratch) == opened_whole(
+            direct
+        )
 
 
 @given(st.binary(min_size=1, max_size=200).filter(lambda plain: plain.strip(b"\0")), st.data())
