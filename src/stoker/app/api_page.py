@@ -31,6 +31,7 @@ def served(service: str) -> frozenset[str]:
         records=nothing,
         provisioner=nothing,
         code=nothing,
+        images=nothing,
         objects=nothing,
         invalidation=nothing,
         runtimes=nothing,

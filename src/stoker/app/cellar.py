@@ -21,8 +21,10 @@ from stoker.packaging.code_store import (
     read_boot_id,
     staging_folder,
 )
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.packers import PackerPool
 from stoker.runtimes.catalog import RuntimeCatalog
+from stoker.services.images import ImageStore
 from stoker.services.keys import WrappedKeys
 from stoker.services.object_store import ObjectStore
 from stoker.store.coordination import LocalInvalidation
@@ -54,6 +56,9 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     data_keys: EitherDataKeys
     objects: ObjectStore
     code: LocalCodeStore
+    images: ImageStore
+    images_unavailable: Callable[[], str | None]
+    """What this host lacks for images; None: nothing."""
     invalidation: LocalInvalidation
     location_keys: Callable[[], tuple[bytes, ...]]
     rotation: KeyRotation
@@ -110,6 +115,8 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         data_keys=data_keys,
         objects=await open_object_store(settings, clients),
         code=await _open_code(data, runtimes, stack),
+        images=MemoryImageStore(),
+        images_unavailable=lambda: "the image store is not wired yet",
         invalidation=LocalInvalidation(),
         location_keys=lambda: sealer.derive("code locations"),
         rotation=rotation,

@@ -7,6 +7,7 @@ from typing import Any
 from stoker.control.function_layers import FunctionLayers
 from stoker.control.function_signing import FunctionSigning, config_not_found
 from stoker.control.holds import CodeHolds
+from stoker.control.images import FunctionImages
 from stoker.control.locations import code_location
 from stoker.control.lookup import latest_version, new_key, target
 from stoker.control.messages import (
@@ -23,12 +24,18 @@ from stoker.control.records import coded_version, configured_version, created_ve
 from stoker.control.runtimes import check_runtime, check_snap_start
 from stoker.control.settling import Settling
 from stoker.control.shapes import listed_configuration, shown_configuration
-from stoker.control.sources import CodeSource, admitted_code, code_source
+from stoker.control.sources import (
+    CodeSource,
+    Package,
+    admitted_code,
+    archive_package,
+    code_source,
+    image_package,
+)
 from stoker.control.storage import CodeStorage
 from stoker.control.validation import check_code_update, check_configuration_update, check_create
 from stoker.core.errors import ServiceError, StokerError, conflict, invalid_parameter
 from stoker.services.aliases import alias_shelf
-from stoker.services.code import CodeArtifact
 from stoker.services.context import RequestContext
 from stoker.services.functions import (
     FunctionExists,
@@ -76,23 +83,25 @@ class Functions:
         self._storage = storage
         self._signing = signing
         self._layers = layers
+        self._images = FunctionImages(ports)
 
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)
         check_create(request)
         self._ports.check_role(key.account, request.role)
         architecture = request.architectures[0] if request.architectures else "x86_64"
-        check_runtime(request.runtime or "", architecture, self._ports.runtimes)
+        if request.package_type != "Image":
+            check_runtime(request.runtime or "", architecture, self._ports.runtimes)
         check_snap_start(request.snap_start and request.snap_start.apply_on, request.runtime)
         source = code_source(request.code, "CreateFunction")
         if await self._metadata.function(key) is not None:
             raise _exists(key)
         layers = await self._layers.resolve(context, request.layers)
         signing = await self._signing.check_new(context, key, request.code_signing_config_arn)
-        code = await self._admit(source)
-        release = self._holds.take(code.code_sha256)
+        package = await self._package(source, key.account, architecture)
+        release = self._holds.take(package.name)
         return await self._settling.uninterrupted(
-            self._create_held(key, request, code, layers, release, signing)
+            self._create_held(key, request, package, layers, release, signing)
         )
 
     async def get(self, context: RequestContext, request: GetFunctionRequest) -> GetFunctionResponse:
@@ -105,18 +114,21 @@ class Functions:
         reserved = function.reserved_concurrency
         return GetFunctionResponse(
             configuration=shown_configuration(version, arn=found.arn),
-            code=FunctionCodeLocation(
-                repository_type="S3",
-                location=code_location(
-                    context.endpoint,
-                    version.code_sha256,
-                    self._ports.clock.now_s(),
-                    self._ports.location_keys()[0],
-                ),
-            ),
+            code=self._location(context, version),
             tags=function.tags or None,
             concurrency=None if reserved is None else Concurrency(reserved_concurrent_executions=reserved),
         )
+
+    def _location(self, context: RequestContext, version: FunctionVersion) -> FunctionCodeLocation:
+        image = version.next_image or version.image
+        if image is not None:
+            # Of every registry: clients tell images from archives by this word, and AWS has no other for it.
+            return FunctionCodeLocation(
+                repository_type="ECR", image_uri=image.uri, resolved_image_uri=image.resolved_uri
+            )
+        now_s, key = self._ports.clock.now_s(), self._ports.location_keys()[0]
+        location = code_location(context.endpoint, version.code_sha256, now_s, key)
+        return FunctionCodeLocation(repository_type="S3", location=location)
 
     async def get_configuration(
         self, context: RequestContext, request: GetFunctionConfigurationRequest
@@ -166,23 +178,26 @@ class Functions:
     ) -> FunctionConfiguration:
         found = target(context, request.function_name, "UpdateFunctionCode")
         stored = await latest_version(self._metadata, found)
-        check_code_update(request)
+        check_code_update(request, stored.package_type)
         source = code_source(request, "UpdateFunctionCode")
         _check_updatable(stored, request.revision_id)
-        if request.architectures:
+        if request.architectures and stored.image is None:
             check_runtime(stored.runtime or "", request.architectures[0], self._ports.runtimes)
         await self._signing.check_update(found.key)
-        code = await self._admit(source)
-        release = self._holds.take(code.code_sha256)
-        changed = coded_version(stored, code, request.architectures)
-        return await self._settling.uninterrupted(self._recode_held(stored, changed, release, request))
+        architecture = request.architectures[0] if request.architectures else stored.architecture
+        package = await self._package(source, found.key.account, architecture)
+        release = self._holds.take(package.name)
+        changed = coded_version(stored, package, request.architectures)
+        return await self._settling.uninterrupted(
+            self._recode_held(stored, changed, package.name, release, request)
+        )
 
     async def update_configuration(
         self, context: RequestContext, request: UpdateFunctionConfigurationRequest
     ) -> FunctionConfiguration:
         found = target(context, request.function_name, "UpdateFunctionConfiguration")
         stored = await latest_version(self._metadata, found)
-        check_configuration_update(request)
+        check_configuration_update(request, stored.package_type)
         if request.role is not None:
             self._ports.check_role(found.key.account, request.role)
         if request.runtime is not None:
@@ -200,20 +215,20 @@ class Functions:
         self,
         key: FunctionKey,
         request: CreateFunctionRequest,
-        code: CodeArtifact,
+        package: Package,
         layers: tuple[LayerUse, ...],
         release: Callable[[], None],
         signing: dict[str, Any],
     ) -> FunctionConfiguration:
         try:
             try:
-                self._layers.check_size(code.unpacked_bytes, layers)
+                self._layers.check_size(package.code.unpacked_bytes, layers)
                 async with self._layers.held(layers):
-                    latest, first = await self._store_new(key, request, code, layers, signing)
+                    latest, first = await self._store_new(key, request, package, layers, signing)
             finally:
                 release()
         except StokerError:
-            await self._holds.forget_if_unused(code.code_sha256)
+            await self._holds.forget_if_unused(package.name)
             raise
         self._ports.invalidation.publish(key)
         self._settling.begin(latest)
@@ -227,6 +242,7 @@ class Functions:
         self,
         stored: FunctionVersion,
         changed: FunctionVersion,
+        name: str,
         release: Callable[[], None],
         request: UpdateFunctionCodeRequest,
     ) -> FunctionConfiguration:
@@ -239,20 +255,24 @@ class Functions:
             with self._holds.removing():
                 replace = self._publish_update if request.publish else self._replace
                 shown = await replace(stored, changed)
-                self._holds.forget_later(stored.code_sha256)
+                if stored.image is None:  # it runs until the other one is here
+                    self._holds.forget_later(stored.code_sha256)
             return shown
         finally:
             release()
-            await self._holds.forget_if_unused(changed.code_sha256)
+            await self._holds.forget_if_unused(name)
 
-    async def _admit(self, source: CodeSource) -> CodeArtifact:
-        return await admitted_code(source, self._ports.code, self._ports.objects)
+    async def _package(self, source: CodeSource, account: str, architecture: str) -> Package:
+        """Awaits nothing after an archive was stored: the caller can hold it at once."""
+        if source.image_uri is not None:
+            return image_package(await self._images.resolve(source.image_uri, architecture), account)
+        return archive_package(await admitted_code(source, self._ports.code, self._ports.objects))
 
     async def _store_new(
         self,
         key: FunctionKey,
         request: CreateFunctionRequest,
-        code: CodeArtifact,
+        package: Package,
         layers: tuple[LayerUse, ...],
         signing: dict[str, Any],
     ) -> tuple[FunctionVersion, FunctionVersion | None]:
@@ -260,14 +280,14 @@ class Functions:
         latest = created_version(
             key,
             request,
-            code,
+            package,
             layers,
             revision_id=ports.new_id(),
             deployment_id=ports.new_id(),
             now_s=ports.clock.now_s(),
         )
         first = published_version(latest, 1, self._new_version()) if request.publish else None
-        await self._storage.claim(key, code.size_bytes * (1 if first is None else 2))
+        await self._storage.claim(key, package.code.size_bytes * (1 if first is None else 2))
         function = FunctionRecord(key=key, created_at_s=ports.clock.now_s(), tags=request.tags or {})
         try:
             await self._metadata.create(function, latest, first, **signing)

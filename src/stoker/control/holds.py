@@ -7,18 +7,23 @@ from contextlib import contextmanager
 
 from stoker.control.layer_records import is_layer_code
 from stoker.control.ports import Ports
+from stoker.services.images import image_code, image_of_code
 
 RECHECKS_MAX = 8
 """Holds may come and go while metadata is read; after this many the code is left for the next sweep."""
 
 
 class CodeHolds:
-    """Who needs which code for a moment. All decisions are synchronous; one instance in a process."""
+    """Who needs which code for a moment: archives by CodeSha256, images by what ``image_code`` calls them.
+
+    All decisions are synchronous; one instance in a process.
+    """
 
     def __init__(self, ports: Ports) -> None:
         self._metadata = ports.metadata
         self._records = ports.records
         self._code = ports.code
+        self._images = ports.images
         self._grace_s = ports.code_grace_s
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._forgetting: set[asyncio.Task[None]] = set()
@@ -66,14 +71,20 @@ class CodeHolds:
                 self.forget_later(code_sha256)
                 return
             if epoch == self._epoch:
-                await self._code.forget(code_sha256)
+                await self._forget(code_sha256)
                 return
 
     async def _is_used(self, code_sha256: str) -> bool:
         """Named by a version of a function, as its code or one of its layers, or by a version of a layer."""
         if await self._metadata.code_is_used(code_sha256):
             return True
-        return await is_layer_code(self._records, code_sha256)
+        return image_of_code(code_sha256) is None and await is_layer_code(self._records, code_sha256)
+
+    async def _forget(self, code_sha256: str) -> None:
+        if (image := image_of_code(code_sha256)) is not None:
+            await self._images.forget(*image)
+        else:
+            await self._code.forget(code_sha256)
 
     def forget_later(self, code_sha256: str) -> None:
         """Forget replaced code once cold starts that were under way have had time to mount it."""
@@ -108,6 +119,8 @@ class CodeHolds:
     async def _sweep(self) -> None:
         for code_sha256 in await self._code.stored():
             await self.forget_if_unused(code_sha256)
+        for account, digest in await self._images.stored():
+            await self.forget_if_unused(image_code(account, digest))
 
     def _watch(self, task: asyncio.Task[None]) -> None:
         self._forgetting.add(task)

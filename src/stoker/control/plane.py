@@ -39,7 +39,7 @@ class ControlPlane:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._holds = CodeHolds(ports)
-        self._settling = Settling(ports)
+        self._settling = Settling(ports, self._holds)
         layers = LayerRecords(ports.records)
         storage = CodeStorage(ports, layers)
         self._signing = FunctionSigning(ports)
@@ -81,7 +81,7 @@ class ControlPlane:
         """Wait for creations and updates under way."""
         await self._transitions.close()
         await self._provisioning.close()
-        await self._settling.drained()
+        await self._settling.close()
         await self._holds.close()
 
     def operations(self) -> Mapping[str, OperationHandler]:

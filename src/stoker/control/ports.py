@@ -7,6 +7,7 @@ import msgspec
 from stoker.core.clock import Clock
 from stoker.services.code import CodeStore
 from stoker.services.functions import FunctionMetadata, Invalidation
+from stoker.services.images import ImageStore
 from stoker.services.manager import Provisioner
 from stoker.services.objects import ObjectSource
 from stoker.services.records import RecordKey, Records
@@ -20,6 +21,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     records: Records
     provisioner: Provisioner
     code: CodeStore
+    images: ImageStore
     objects: ObjectSource
     invalidation: Invalidation
     runtimes: RuntimeSupport
@@ -28,6 +30,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     """A fresh UUID as text."""
     location_keys: Callable[[], Sequence[bytes]]
     """The first signs the URLs that GetFunction hands out; those of the others are good as well."""
+    images_unavailable: Callable[[], str | None] = lambda: None
+    """What this host lacks for functions from container images; None: nothing."""
     check_role: Callable[[str, str], None] = lambda _account, _role_arn: None
     """Raises ServiceError for a role (account, ARN) that Lambda cannot assume."""
     url_domain: str = "localhost"

@@ -3,7 +3,7 @@
 import msgspec
 
 from stoker.control.messages import revision_mismatch
-from stoker.control.records import ACTIVE, CREATING, SUCCESSFUL, check_settled, shown_time
+from stoker.control.records import ACTIVE, CREATING, SUCCESSFUL, check_settled, shown_time, with_next_image
 from stoker.core.errors import invalid_parameter
 from stoker.services.functions import FunctionVersion, Publication, RevisionMismatch
 
@@ -41,7 +41,7 @@ def published_version(source: FunctionVersion, number: int, new: NewVersion) -> 
     """A version from a $LATEST that is ready, and so ready itself, or from one that is not yet: Pending."""
     ready = source.state == ACTIVE and source.last_update in (None, SUCCESSFUL)
     return msgspec.structs.replace(
-        source,
+        with_next_image(source),
         version=str(number),
         revision_id=new.revision_id,
         deployment_id=new.deployment_id,
@@ -105,6 +105,6 @@ def update_publication(
     """
     if stored.revision_id != expected_revision_id:
         raise RevisionMismatch(stored.arn)
-    if is_unchanged(updated, newest):
+    if is_unchanged(with_next_image(updated), newest):
         return Publication(latest=updated, existing=newest)
     return Publication(latest=updated, published=published_version(updated, number, new))

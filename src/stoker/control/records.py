@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
+from stoker.control.images import overrides
 from stoker.control.messages import update_in_progress, wrong_state
+from stoker.control.sources import Package
 from stoker.core.errors import invalid_parameter
-from stoker.services.code import CodeArtifact
 from stoker.services.functions import (
     FunctionKey,
     FunctionVersion,
@@ -35,6 +36,7 @@ _DESCRIPTIVE = (
     "state",
     "last_update",
     "deployment_id",
+    "next_image",
 )
 """Members whose change leaves running sandboxes as they are."""
 
@@ -48,7 +50,7 @@ def shown_time(now_s: float) -> str:
 def created_version(
     key: FunctionKey,
     request: CreateFunctionRequest,
-    code: CodeArtifact,
+    package: Package,
     layers: tuple[LayerUse, ...],
     *,
     revision_id: str,
@@ -70,8 +72,11 @@ def created_version(
         tmp_mb=request.ephemeral_storage.size if request.ephemeral_storage else 512,
         architecture=request.architectures[0] if request.architectures else "x86_64",
         environment=request.environment.variables if request.environment else None,
-        code_sha256=code.code_sha256,
-        code_size_bytes=code.size_bytes,
+        package_type=request.package_type or "Zip",
+        image=package.image,
+        image_overrides=overrides(request.image_config),
+        code_sha256=package.code.code_sha256,
+        code_size_bytes=package.code.size_bytes,
         layers=layers,
         logging=merged_logging(LogSettings(log_group=f"/aws/lambda/{key.name}"), request.logging_config),
         dead_letter_arn=_dead_letter_arn(None, request),
@@ -96,6 +101,7 @@ def configured_version(
         "tmp_mb": request.ephemeral_storage.size if request.ephemeral_storage else None,
         "environment": (request.environment.variables or {}) if request.environment else None,
         "layers": layers,
+        "image_overrides": overrides(request.image_config),
         "logging": merged_logging(stored.logging, request.logging_config),
         "stored_only": _stored_only(stored.stored_only, request),
     }
@@ -105,15 +111,27 @@ def configured_version(
 
 
 def coded_version(
-    stored: FunctionVersion, code: CodeArtifact, architectures: tuple[str, ...] | None
+    stored: FunctionVersion, package: Package, architectures: tuple[str, ...] | None
 ) -> FunctionVersion:
-    """The version with other code."""
+    """The version with other code; another image waits beside the one there is until it is here."""
+    architecture = architectures[0] if architectures else stored.architecture
+    if package.image is not None:
+        return msgspec.structs.replace(stored, next_image=package.image, architecture=architecture)
     return msgspec.structs.replace(
         stored,
-        code_sha256=code.code_sha256,
-        code_size_bytes=code.size_bytes,
-        architecture=architectures[0] if architectures else stored.architecture,
+        code_sha256=package.code.code_sha256,
+        code_size_bytes=package.code.size_bytes,
+        architecture=architecture,
     )
+
+
+def with_next_image(version: FunctionVersion) -> FunctionVersion:
+    """The version as it is once the image that it waits for is here."""
+    image = version.next_image
+    if image is None:
+        return version
+    digits = image.digest.removeprefix("sha256:")
+    return msgspec.structs.replace(version, image=image, next_image=None, code_sha256=digits)
 
 
 def updating(
@@ -134,14 +152,23 @@ def updating(
     )
 
 
-def settled(version: FunctionVersion, revision_id: str) -> FunctionVersion:
-    """The version once its code is ready."""
-    return msgspec.structs.replace(version, revision_id=revision_id, state=ACTIVE, last_update=SUCCESSFUL)
+def settled(version: FunctionVersion, revision_id: str, deployment_id: str) -> FunctionVersion:
+    """The version once its code is ready. ``deployment_id`` is another one where it gets another image."""
+    return msgspec.structs.replace(
+        with_next_image(version),
+        revision_id=revision_id,
+        deployment_id=deployment_id,
+        state=ACTIVE,
+        last_update=SUCCESSFUL,
+    )
 
 
-def failed(version: FunctionVersion, revision_id: str, reason: str) -> FunctionVersion:
+def failed(
+    version: FunctionVersion, revision_id: str, reason: str, code: str = "InternalError"
+) -> FunctionVersion:
     """The version when its code could not be made ready: a creation or an update that failed."""
-    status = Status(value="Failed", reason=reason, reason_code="InternalError")
+    status = Status(value="Failed", reason=reason, reason_code=code)
+    version = msgspec.structs.replace(version, next_image=None)
     if version.state == CREATING:
         return msgspec.structs.replace(version, revision_id=revision_id, state=status, last_update=status)
     return msgspec.structs.replace(version, revision_id=revision_id, last_update=status)

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from stoker.control.images import shown_overrides
 from stoker.services.functions import FunctionVersion
 from stoker.services.lambda_types import (
     DeadLetterConfig,
@@ -26,6 +27,7 @@ Shape = TypeVar("Shape")
 def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> FunctionConfiguration:
     """The version with every member that Lambda shows; ``arn`` where the caller qualified it differently."""
     update = version.last_update
+    image = version.next_image
     return FunctionConfiguration(
         function_name=version.key.name,
         function_arn=arn or version.arn,
@@ -37,7 +39,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
         timeout=version.timeout_s,
         memory_size=version.memory_mb,
         last_modified=version.last_modified,
-        code_sha256=version.code_sha256,
+        code_sha256=version.code_sha256 if image is None else image.digest.removeprefix("sha256:"),
         version=version.version,
         vpc_config=_stored(version, "VpcConfig", VpcConfigResponse),
         environment=None
@@ -58,6 +60,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
         last_update_status_reason=update.reason if update else None,
         last_update_status_reason_code=update.reason_code if update else None,
         package_type=version.package_type,
+        image_config_response=shown_overrides(version.image_overrides),
         architectures=(version.architecture,),
         ephemeral_storage=EphemeralStorage(size=version.tmp_mb),
         snap_start=SnapStartResponse(

@@ -7,6 +7,8 @@ import msgspec
 from stoker.control.messages import not_implemented, object_failed
 from stoker.core.errors import ServiceError, invalid_parameter
 from stoker.services.code import CodeArtifact, CodeStore
+from stoker.services.functions import ImageUse
+from stoker.services.images import image_code
 from stoker.services.lambda_types import FunctionCode, UpdateFunctionCodeRequest
 from stoker.services.objects import ObjectError, ObjectSource, ObjectTooBig
 
@@ -20,9 +22,29 @@ class CodeSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where the code is to come from; the same for creation and update."""
 
     zip_file: bytes | None
+    image_uri: str | None = None
     s3_bucket: str | None
     s3_key: str | None
     s3_object_version: str | None
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function is to run: an archive that was admitted, or an image that is going to be."""
+
+    code: CodeArtifact
+    name: str
+    """Among all code: a CodeSha256 or what ``image_code`` says."""
+    image: ImageUse | None = None
+
+
+def archive_package(code: CodeArtifact) -> Package:
+    return Package(code=code, name=code.code_sha256)
+
+
+def image_package(image: ImageUse, account: str) -> Package:
+    """AWS shows an image's digest as CodeSha256, and 0 as CodeSize."""
+    code = CodeArtifact(image.digest.removeprefix("sha256:"), 0, 0)
+    return Package(code=code, name=image_code(account, image.digest), image=image)
 
 
 def code_source(request: FunctionCode | UpdateFunctionCodeRequest, operation: str) -> CodeSource:
@@ -35,6 +57,10 @@ def code_source(request: FunctionCode | UpdateFunctionCodeRequest, operation: st
         raise not_implemented("S3ObjectStorageMode REFERENCE")
     if request.source_kms_key_arn:
         raise not_implemented("SourceKMSKeyArn")
+    if request.image_uri is not None:
+        return CodeSource(
+            zip_file=None, image_uri=request.image_uri, s3_bucket=None, s3_key=None, s3_object_version=None
+        )
     inline, stored = request.zip_file is not None, bool(request.s3_bucket or request.s3_key)
     if inline and stored:
         raise invalid_parameter(

@@ -11,6 +11,7 @@ from stoker.core.errors import invalid_parameter
 from stoker.core.reserved_environment import reserved_among
 from stoker.services.lambda_types import (
     CreateFunctionRequest,
+    ImageConfig,
     UpdateFunctionCodeRequest,
     UpdateFunctionConfigurationRequest,
 )
@@ -30,7 +31,6 @@ _DEAD_LETTERS = re.compile(
 
 _UNBUILT = {
     "publish_to": "PublishTo",
-    "image_config": "ImageConfig",
     "tenancy_config": "TenancyConfig",
     "capacity_provider_config": "CapacityProviderConfig",
     "durable_config": "DurableConfig",
@@ -46,29 +46,78 @@ def check_create(request: CreateFunctionRequest) -> None:
     Raises:
         ServiceError: the first thing that AWS would refuse, or that is not built.
     """
-    if request.package_type == "Image" or request.code.image_uri:
-        raise not_implemented("A function from a container image (PackageType Image)")
-    if not request.runtime or not request.handler:
-        raise invalid_parameter(
-            "Runtime and Handler are mandatory parameters for functions created with deployment packages."
-        )
+    _check_package(request)
     check_tags(request.tags or {})
     _check_configuration(request)
 
 
-def check_configuration_update(request: UpdateFunctionConfigurationRequest) -> None:
+def check_configuration_update(request: UpdateFunctionConfigurationRequest, package_type: str) -> None:
     """As ``check_create``, for UpdateFunctionConfiguration."""
+    if package_type == "Image":
+        _check_no_zip_members(request)
+    elif request.image_config is not None and request.image_config != ImageConfig():
+        raise invalid_parameter(
+            "Please don't provide ImageConfig when updating a function with packageType Zip."
+        )
     _check_configuration(request)
 
 
-def check_code_update(request: UpdateFunctionCodeRequest) -> None:
-    """As ``check_create``, for UpdateFunctionCode of a zip function."""
-    if request.image_uri:
+def check_code_update(request: UpdateFunctionCodeRequest, package_type: str) -> None:
+    """As ``check_create``, for UpdateFunctionCode."""
+    archive = request.zip_file is not None or bool(request.s3_bucket or request.s3_key)
+    if package_type == "Image":
+        if not request.image_uri:
+            raise invalid_parameter(
+                "Please provide ImageUri when updating a function with packageType Image."
+            )
+        if archive:
+            raise invalid_parameter(
+                "Please don't provide ZipFile or S3 location when updating a function with packageType Image."
+            )
+    elif request.image_uri is not None:
         raise invalid_parameter(
             "Please don't provide ImageUri when updating a function with packageType Zip."
         )
     if request.publish_to:
         raise not_implemented("PublishTo")
+
+
+def _check_package(request: CreateFunctionRequest) -> None:
+    """What an archive needs an image must not have, and the other way round."""
+    code = request.code
+    if request.package_type == "Image":
+        if not code.image_uri:
+            raise invalid_parameter(
+                "Please provide ImageUri when creating a function with packageType Image."
+            )
+        if code.zip_file is not None or code.s3_bucket or code.s3_key:
+            raise invalid_parameter(
+                "Please don't provide ZipFile or S3 location when creating a function with packageType Image."
+            )
+        _check_no_zip_members(request)
+        if request.code_signing_config_arn:
+            raise invalid_parameter("Code signing is not supported for functions with packageType Image.")
+        if request.snap_start and request.snap_start.apply_on == "PublishedVersions":
+            raise invalid_parameter("SnapStart is not supported for functions with packageType Image.")
+        return
+    if not request.runtime or not request.handler:
+        raise invalid_parameter(
+            "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+        )
+    if code.image_uri is not None:
+        raise invalid_parameter("Please provide a source for function code.")
+    if request.image_config is not None and request.image_config != ImageConfig():
+        raise invalid_parameter(
+            "Please don't provide ImageConfig when creating a function with packageType Zip."
+        )
+
+
+def _check_no_zip_members(request: CreateFunctionRequest | UpdateFunctionConfigurationRequest) -> None:
+    if request.handler is not None or request.runtime is not None or request.layers:
+        raise invalid_parameter(
+            "Please don't provide Handler or Runtime or Layer when the intended function PackageType is "
+            "Image."
+        )
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

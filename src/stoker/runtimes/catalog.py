@@ -64,6 +64,10 @@ class RuntimePlan(msgspec.Struct, frozen=True):
     mounts: Mapping[str, Path]
     """Folders of the host by their place in the sandbox: /var/runtime, /var/lang. Read-only."""
     working_directory: str = TASK_MOUNT
+    handler: str = ""
+    """What ``_HANDLER`` says where the function itself names none."""
+    entry_points: int = 0
+    """Of an image: how many of ``argv`` are its ENTRYPOINT; the others are its CMD."""
     forks: bool = False
     """Whether it can be a zygote: with ``environment.zygote_environment`` it forks into sandboxes."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from stoker.core.errors import StokerError
+from stoker.services.images import image_code
 
 if TYPE_CHECKING:
     from stoker.services.records import Record, Requirement
@@ -57,6 +58,23 @@ class LayerUse(msgspec.Struct, frozen=True, kw_only=True):
     unpacked_bytes: int
 
 
+class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The image that a version runs, as its URI was resolved when it was deployed."""
+
+    uri: str
+    resolved_uri: str
+    digest: str
+    """``sha256:`` and 64 hexadecimal digits."""
+
+
+class ImageOverrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function's ImageConfig puts in the place of the image's own; None: as the image has it."""
+
+    entry_point: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    working_directory: str | None = None
+
+
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a function: everything needed to show it and to run it.
 
@@ -81,10 +99,16 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = "x86_64"
     environment: dict[str, str] | None = None
     code_sha256: str
-    """Base64, as CodeSha256 is shown; the name under which the code is stored."""
+    """Base64, as CodeSha256 is shown; the name under which the code is stored. Of an image the hexadecimal
+    digits of its digest."""
     code_size_bytes: int
     layers: tuple[LayerUse, ...] = ()
     """In the order in which they are merged at /opt: later ones over earlier ones."""
+    image: ImageUse | None = None
+    """With package type ``Image``."""
+    next_image: ImageUse | None = None
+    """While an update is under way: takes the place of ``image``, which runs until then, once it is here."""
+    image_overrides: ImageOverrides | None = None
     logging: LogSettings
     dead_letter_arn: str | None = None
     """The SQS queue or SNS topic for events that could not be processed."""
@@ -97,8 +121,11 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def codes(self) -> frozenset[str]:
-        """The CodeSha256 of everything that it runs with: its own code and its layers'."""
-        return frozenset((self.code_sha256, *self.layer_codes))
+        """What everything that it runs with is called: its own code and its layers', or its images."""
+        if self.image is None:
+            return frozenset((self.code_sha256, *self.layer_codes))
+        images = (self.image, self.next_image or self.image)
+        return frozenset(image_code(self.key.account, image.digest) for image in images)
 
     @property
     def layer_codes(self) -> tuple[str, ...]:
@@ -283,7 +310,11 @@ class FunctionMetadata(Protocol):
     async def total_reserved_concurrency(self, account: str, region: str) -> int: ...
 
     async def code_is_used(self, code_sha256: str) -> bool:
-        """Whether any version of any function still names this code, as its own or as a layer's."""
+        """Whether any version of any function names this code, as its own, as a layer's or as its image.
+
+        Args:
+            code_sha256: a CodeSha256, or what ``images.image_code`` made of an image.
+        """
         ...
 
     async def usage(self, account: str, region: str) -> tuple[int, int]:

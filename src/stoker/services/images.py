@@ -9,6 +9,17 @@ from stoker.core.errors import StokerError
 from stoker.services.volumes import MountedTree
 
 
+def image_code(account: str, digest: str) -> str:
+    """What an image is called among all code: by account, whose key opens it, and digest."""
+    return f"{account}/{digest}"
+
+
+def image_of_code(name: str) -> tuple[str, str] | None:
+    """(account, digest) of what ``image_code`` named; None for the CodeSha256 of an archive."""
+    account, separator, digest = name.partition("/sha256:")
+    return (account, f"sha256:{digest}") if separator else None
+
+
 class ImageUser(msgspec.Struct, frozen=True):
     """Who a process of the image runs as, in numbers, resolved from the image's own /etc/passwd and group."""
 

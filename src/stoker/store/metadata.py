@@ -1,5 +1,6 @@
 """Functions and their versions in SQL: the FunctionMetadata port on a Database. Environments are sealed."""
 
+import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy import Integer as SqlInteger
@@ -38,6 +40,7 @@ from stoker.services.functions import (
     VersionInUse,
     is_settled,
 )
+from stoker.services.images import image_of_code
 from stoker.services.records import NobodyRefers, Put, Record, Requirement
 from stoker.store.database import Database, Query
 from stoker.store.records import requirement_holds, write_records
@@ -244,8 +247,12 @@ class SqlFunctionMetadata:
         return await self._database.read(lambda connection: _reserved(connection, account, region))
 
     async def code_is_used(self, code_sha256: str) -> bool:
+        image = image_of_code(code_sha256)
+        column = code_sha256 if image is None else _image_column(image[1])
         queries = [
-            select(table.c.name).where(table.c.code_sha256 == code_sha256).limit(1)
+            select(table.c.name)
+            .where(table.c.code_sha256 == column, table.c.account == image[0] if image else true())
+            .limit(1)
             for table in (versions, version_layers)
         ]
         return await self._database.read(
@@ -277,7 +284,7 @@ class SqlFunctionMetadata:
             **_key_columns(version.key),
             "version": version.version,
             "revision_id": version.revision_id,
-            "code_sha256": version.code_sha256,
+            "code_sha256": _own_code(version),
             "code_size_bytes": version.code_size_bytes,
             "settled": int(is_settled(version)),
             "document": _encode(msgspec.structs.replace(version, environment=None)),
@@ -315,11 +322,25 @@ def _is_layer_of(version: FunctionVersion) -> ColumnElement[bool]:
     return and_(_is(version_layers, version.key), version_layers.c.version == version.version)
 
 
+def _image_column(digest: str) -> str:
+    """An image among CodeSha256: as short as they are."""
+    return base64.b64encode(bytes.fromhex(digest.removeprefix("sha256:"))).decode()
+
+
+def _own_code(version: FunctionVersion) -> str:
+    return version.code_sha256 if version.image is None else _image_column(version.image.digest)
+
+
+def _beside(version: FunctionVersion) -> tuple[str, ...]:
+    """What a version names beside its own code: its layers', or the image that it is to have next."""
+    return version.layer_codes if version.next_image is None else (_image_column(version.next_image.digest),)
+
+
 def _insert_layers(connection: Connection, *stored: FunctionVersion) -> None:
     rows = [
         {**_key_columns(version.key), "version": version.version, "code_sha256": code_sha256}
         for version in stored
-        for code_sha256 in dict.fromkeys(version.layer_codes)
+        for code_sha256 in dict.fromkeys(_beside(version))
     ]
     if rows:
         connection.execute(insert(version_layers), rows)

@@ -71,7 +71,7 @@ version_layers = Table(
     ),
     Index("function_version_layers_code", "code_sha256"),
 )
-"""Which code the layers of versions are; the layers themselves are in the versions' documents."""
+"""Which code the layers of versions are, and which images are to replace theirs; the documents say it all."""
 
 records = Table(
     "records",

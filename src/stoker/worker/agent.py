@@ -16,9 +16,11 @@ from stoker.runtimes.catalog import InvalidEntrypoint, RuntimeCatalog, RuntimePl
 from stoker.sandbox.driver import SandboxDriver
 from stoker.services.code import CodeMissing, CodeStore
 from stoker.services.functions import FunctionVersion
+from stoker.services.images import ImageMissing, ImageStore
 from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.logs import LogStore
 from stoker.services.placement import WorkerSnapshot
+from stoker.services.volumes import MountRefused
 from stoker.services.worker import (
     InitFailed,
     SandboxReference,
@@ -29,6 +31,7 @@ from stoker.services.worker import (
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
 from stoker.worker.headroom import Headroom
+from stoker.worker.images import mounted_image
 from stoker.worker.launching import CodeFolders, extensions_in
 from stoker.worker.life import Life
 from stoker.worker.parts import Parts, SessionCredentials, WorkerSettings
@@ -48,6 +51,7 @@ class WorkerAgent:
         *,
         driver: SandboxDriver,
         code: CodeStore,
+        images: ImageStore,
         logs: LogStore,
         runtimes: RuntimeCatalog,
         clock: Clock,
@@ -70,6 +74,7 @@ class WorkerAgent:
             driver=driver,
             clock=clock,
             logs=logs,
+            images=images,
             session_credentials=session_credentials,
             serve_service_api=serve_service_api,
             freezer=Freezer(),
@@ -171,9 +176,12 @@ class WorkerAgent:
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
             life = await self._life(reference, function, provisioned=provisioned)
-        except CodeMissing as error:
+        except (CodeMissing, ImageMissing) as error:
             self._reserved_mb -= function.memory_mb
             raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
+        except MountRefused as error:
+            self._reserved_mb -= function.memory_mb
+            raise WorkerUnavailable(f"the image of {function.arn} cannot be mounted: {error}") from error
         except BaseException:
             self._reserved_mb -= function.memory_mb
             raise
@@ -193,6 +201,9 @@ class WorkerAgent:
         self, reference: SandboxReference, function: FunctionVersion, *, provisioned: bool
     ) -> Life:
         """A life with its code at hand; once it has ended, the code is left."""
+        if function.image is not None:
+            image = await mounted_image(self._parts.images, function, function.image)
+            return self._made_life(reference, function, image.plan, image.folders, image.leave, provisioned)
         code = await self._code.use(
             function.code_sha256, function.layer_codes, function.runtime, function.key.account
         )
@@ -200,19 +211,30 @@ class WorkerAgent:
             extensions = extensions_in(code.opt) if code.opt is not None else ()
             folders = CodeFolders(code.task, code.cache, code.opt, extensions)
             plan = await self._plan(function, folders)
-            return Life(
-                reference,
-                function,
-                plan,
-                folders,
-                self._parts,
-                lost=self._life_lost,
-                ended=partial(self._life_ended, code.leave),
-                provisioned=provisioned,
-            )
         except BaseException:
             code.leave()
             raise
+        return self._made_life(reference, function, plan, folders, code.leave, provisioned)
+
+    def _made_life(
+        self,
+        reference: SandboxReference,
+        function: FunctionVersion,
+        plan: RuntimePlan | InvalidEntrypoint,
+        folders: CodeFolders,
+        leave: Callable[[], None],
+        provisioned: bool,
+    ) -> Life:
+        return Life(
+            reference,
+            function,
+            plan,
+            folders,
+            self._parts,
+            lost=self._life_lost,
+            ended=partial(self._life_ended, leave),
+            provisioned=provisioned,
+        )
 
     def _admit(self, function: FunctionVersion) -> None:
         settings = self._settings

@@ -43,7 +43,13 @@ class Journal:
 
     # --- the platform's lines
 
+    def note(self, line: str) -> None:
+        """What the platform has to say of a sandbox, in its own words."""
+        self._line(self._clock.now_s(), line)
+
     def init_start(self) -> None:
+        if self._function.image is not None:
+            return  # it would name the runtime, and an image brings its own
         now_s = self._clock.now_s()
         self._line(now_s, self._report.init_start(now_s, *runtime_version_of(self._function)))
 

@@ -16,7 +16,7 @@ from stoker.runtimes.environment import (
     function_environment,
     needs_fresh_process,
 )
-from stoker.sandbox.driver import SERVICE_API_PORT, Launch, MountPoint, SandboxLimits
+from stoker.sandbox.driver import SERVICE_API_PORT, Launch, MountPoint, SandboxLimits, SandboxUser
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion
 from stoker.services.volumes import MountSource, below
@@ -55,13 +55,18 @@ def cpu_group_of(key: FunctionKey) -> int:
 class CodeFolders(msgspec.Struct, frozen=True):
     """A function's code. Beside the plan, never in it: pooled sandboxes are made from plans."""
 
-    task: MountSource
+    task: MountSource | None = None
+    """None: the code is an image."""
     cache: MountSource | None = None
     """What was compiled of it ahead, where that is a folder of its own."""
     opt: MountSource | None = None
     """Its layers, merged."""
     extensions: tuple[str, ...] = ()
-    """External extensions that its layers hold."""
+    """External extensions that its layers, or its image, hold."""
+    root: MountSource | None = None
+    """Its image, mounted: there is nothing beside it then."""
+    user: SandboxUser | None = None
+    """Whom the image names."""
 
 
 def code_mounts_of(code: CodeFolders) -> dict[MountPoint, MountSource]:
@@ -72,6 +77,8 @@ def code_mounts_of(code: CodeFolders) -> dict[MountPoint, MountSource]:
 
 def mounts_of(plan: RuntimePlan, code: CodeFolders) -> dict[MountPoint, MountSource]:
     """The runtime's folders and the function's code."""
+    if code.root is not None:
+        return {MountPoint.ROOT: code.root}
     mounts: dict[MountPoint, MountSource] = {MountPoint(at): folder for at, folder in plan.mounts.items()}
     return mounts | code_mounts_of(code)
 
@@ -109,7 +116,7 @@ def launch_of(
     identity = FunctionIdentity(
         name=function.key.name,
         version=function.version,
-        handler=function.handler or "",
+        handler=function.handler or plan.handler,
         memory_mb=function.memory_mb,
         region=function.key.region,
         log_group=function.logging.log_group,

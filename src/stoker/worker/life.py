@@ -59,8 +59,7 @@ class Life:
         self._states.move(SandboxState.ASSIGNED)
         now_s = parts.clock.now_s()
         self._created_at_s = self._used_at_s = now_s
-        log_stream = log_stream_of(function, now_s, secrets.token_hex(16))
-        key = function.key
+        key, log_stream = function.key, log_stream_of(function, now_s, secrets.token_hex(16))
         writer = parts.logs.writer(key.account, key.region, function.logging.log_group, log_stream)
         self._journal = Journal(function, writer, parts.clock)
         self._slot = Slot(
@@ -114,7 +113,8 @@ class Life:
         if phase == "init":
             self._phase_started_s = self._parts.clock.monotonic_s()
             self._deadline.set(self._init_timeout_s, self._init_too_long)
-        await self._slot.launch(environment, plan)
+        if (failure := await self._slot.launch(environment, plan)) is not None:
+            self._init_ended_badly(failure)
 
     def _init_ended_well(self) -> None:
         phase, self._phase = self._phase, None

@@ -8,6 +8,7 @@ from stoker.core.clock import Clock
 from stoker.sandbox.driver import SandboxDriver
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionVersion
+from stoker.services.images import ImageStore
 from stoker.services.logs import LogStore
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
@@ -46,6 +47,7 @@ class Parts(msgspec.Struct, frozen=True):
     driver: SandboxDriver
     clock: Clock
     logs: LogStore
+    images: ImageStore
     session_credentials: SessionCredentials
     serve_service_api: ServeServiceApi | None
     freezer: Freezer

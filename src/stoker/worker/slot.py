@@ -4,12 +4,15 @@ A slot has one environment at a time; after a failed Init a second one takes the
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
-from stoker.core.errors import IllegalTransition, SandboxDied, SandboxError
+from stoker.core.errors import IllegalTransition, LaunchRefused, SandboxDied, SandboxError
 from stoker.runtimes.catalog import RuntimePlan
 from stoker.sandbox.driver import SandboxSpec
 from stoker.services.functions import FunctionVersion
 from stoker.worker.environment import Environment, Owner
+from stoker.worker.images import IMAGE, image_launch_failure
 from stoker.worker.journal import Journal
 from stoker.worker.launching import (
     CodeFolders,
@@ -20,6 +23,7 @@ from stoker.worker.launching import (
     limits_of,
     mounts_of,
 )
+from stoker.worker.outcome import Outcome, platform_failure
 from stoker.worker.parts import Parts
 
 _MIB = 1024 * 1024
@@ -81,7 +85,7 @@ class Slot:
     async def _pooled(self, plan: RuntimePlan, code: CodeFolders) -> Environment | None:
         """A pooled environment that has the function's code and limits; None when there is none to be had."""
         pool = self._parts.pool
-        if pool is None:
+        if pool is None or code.root is not None:
             return None
         environment = pool.take(plan if is_poolable(plan, self._function) else None)
         if environment is None:
@@ -109,7 +113,7 @@ class Slot:
         name = self._sandbox_id if self._made == 1 else f"{self._sandbox_id}-{self._made}"
         limits = limits_of(self._function, settings.cpu_policy, initialising=True)
         sandbox = await self._parts.driver.create(
-            SandboxSpec(name, limits, mounts_of(plan, code), settings.egress)
+            SandboxSpec(name, limits, mounts_of(plan, code), settings.egress, user=code.user)
         )
         environment = Environment(sandbox, self._parts.clock)
         try:
@@ -119,8 +123,11 @@ class Slot:
             raise
         return environment
 
-    async def launch(self, environment: Environment, plan: RuntimePlan) -> None:
+    async def launch(self, environment: Environment, plan: RuntimePlan) -> Callable[[str], Outcome] | None:
         """Put an environment into the slot and start its runtime, or tell a pooled one what it is for.
+
+        Returns what became of it, by request id, when an image's program could not be started:
+        that is logged, and the slot is empty again.
 
         Raises:
             SandboxError: the slot is empty again and nothing is left of the attempt.
@@ -143,7 +150,7 @@ class Slot:
             if environment.pooled_runtime:
                 environment.assign(assignment_of(launch))
                 statistics.assign_ms.add(self._milliseconds_since(started_s))
-                return
+                return None
             await environment.launch(launch)
             statistics.launch_ms.add(self._milliseconds_since(started_s))
         except BaseException as error:
@@ -152,7 +159,15 @@ class Slot:
             await environment.destroy()
             if isinstance(error, IllegalTransition):
                 raise SandboxDied(self._sandbox_id) from error
+            if isinstance(error, LaunchRefused) and plan.runtime == IMAGE:
+                return self._refused(plan, error)
             raise
+        return None
+
+    def _refused(self, plan: RuntimePlan, error: LaunchRefused) -> Callable[[str], Outcome]:
+        failure = image_launch_failure(plan, error)
+        self._journal.note(failure.log_line)
+        return partial(platform_failure, failure.error_type, failure.text)
 
     def throttle_soon(self) -> None:
         """Init is over: hold the sandbox to its function's share of the CPU. Nobody waits for it."""

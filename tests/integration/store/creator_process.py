@@ -12,6 +12,7 @@ from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import SystemClock
 from stoker.packaging.code_store import LocalCodeStore, read_boot_id, staging_folder
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.packers import PackerPool
 from stoker.services.context import RequestContext
 from stoker.services.lambda_types import CreateFunctionRequest, DeleteFunctionRequest, FunctionCode
@@ -58,6 +59,7 @@ async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, 
             records=SqlRecords(database),
             provisioner=PretendProvisioner(),
             code=code,
+            images=MemoryImageStore(),
             objects=MemoryObjectSource(data),
             invalidation=LocalInvalidation(),
             runtimes=Everything(),

@@ -26,6 +26,7 @@ from stoker.control.ports import Ports
 from stoker.core.clock import SystemClock
 from stoker.http.server import HttpServer, ServerLimits
 from stoker.packaging.code_store import LocalCodeStore, read_boot_id, staging_folder
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.packers import PackerPool
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
@@ -103,6 +104,7 @@ class Running:
                 records=SqlRecords(self._database),
                 provisioner=PretendProvisioner(),
                 code=self._code,
+                images=MemoryImageStore(),
                 objects=objects,
                 invalidation=LocalInvalidation(),
                 runtimes=Everything(),
@@ -194,7 +196,7 @@ def test_errors_arrive_typed(running: Running) -> None:
         client.create_function(**(function("other") | {"Code": {"ZipFile": b"no zip"}}))
     with pytest.raises(client.exceptions.PreconditionFailedException):
         client.update_function_configuration(FunctionName="fn", RevisionId="x", Timeout=4)
-    with pytest.raises(ClientError, match="NotImplementedException"):
+    with pytest.raises(ClientError, match="Please provide ImageUri"):
         client.create_function(**function("imaged"), PackageType="Image")
 
 

@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from stoker.core.clock import SystemClock
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.services.code import CodeInUse, CodeMissing
 from stoker.services.credentials import Credential
@@ -87,6 +88,7 @@ class Bench:
             WorkerSettings(worker_id="w1", memory_total_mb=memory_mb, sandboxes_max=10),
             driver=self.driver,
             code=Folders(root),
+            images=MemoryImageStore(),
             logs=self.logs,
             runtimes=RuntimeCatalog(),
             clock=SystemClock(),

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from stoker.core.clock import SystemClock
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.sandbox.container import ContainerDriver
 from stoker.sandbox.guarded import GuardedDriver
@@ -66,6 +67,7 @@ class Pools(Bench):
             ),
             driver=self.driver,
             code=Folders(self.root),
+            images=MemoryImageStore(),
             logs=self.logs,
             runtimes=self.catalog,
             clock=SystemClock(),

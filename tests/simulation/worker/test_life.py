@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from stoker.core.errors import SandboxDied
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.runtimes.catalog import RuntimePlan
 from stoker.sandbox.driver import Exit
 from stoker.services.code import CodeInUse
@@ -86,6 +87,7 @@ class World:
             WorkerSettings(worker_id="w", memory_total_mb=1024, sandboxes_max=4, **settings),
             driver=driver,
             code=Code(),
+            images=MemoryImageStore(),
             logs=self.logs,
             runtimes=Runtimes(),
             clock=VirtualClock(),

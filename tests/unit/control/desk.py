@@ -12,6 +12,7 @@ from stoker.control.ports import Ports
 from stoker.core.clock import ManualClock
 from stoker.core.errors import ServiceError
 from stoker.packaging.memory import MemoryCodeStore
+from stoker.packaging.memory_images import MemoryImageStore
 from stoker.services import lambda_types
 from stoker.services.context import RequestContext
 from stoker.services.functions import FunctionKey
@@ -66,6 +67,7 @@ class Desk:
         self.provisioner = PretendProvisioner()
         self.records = MemoryRecords(self.metadata)
         self.code = MemoryCodeStore(folder / "code")
+        self.images = MemoryImageStore()
         (folder / "fetched").mkdir()
         self.objects = MemoryObjectSource(folder / "fetched")
         self.invalidation = LocalInvalidation()
@@ -79,6 +81,7 @@ class Desk:
             "provisioner": self.provisioner,
             "records": self.records,
             "code": self.code,
+            "images": self.images,
             "objects": self.objects,
             "invalidation": self.invalidation,
             "runtimes": Runtimes(),

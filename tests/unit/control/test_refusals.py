@@ -165,7 +165,6 @@ CREATE = {
 }
 
 NOT_BUILT = {
-    "image": ({"PackageType": "Image", "Code": {"ImageUri": "x"}}, "PackageType Image"),
     "durable": ({"DurableConfig": {"ExecutionTimeout": 60}}, "DurableConfig"),
     "tenancy": ({"TenancyConfig": {"TenantIsolationMode": "PER_TENANT"}}, "TenancyConfig"),
     "reference mode": (
