@@ -55,6 +55,20 @@ def confine_compiler(interpreter: str, tree: str, out: str, *, threads: bool = F
     return landlock.restrict_to({**rights, tree: landlock.READING, out: landlock.MAKING_FILES})
 
 
+def confine_server(memory_max_bytes: int, descriptors_max: int) -> list[str]:
+    """Keep the descriptors there are, and no file, network or other process; returns what the host could not
+    give. Threads can be started until ``forbid_processes``."""
+    missing = _give_up(0, None, memory_max_bytes, descriptors_max)
+    if not landlock.restrict_to({}):
+        missing.append("landlock")
+    return missing
+
+
+def forbid_processes() -> None:
+    """No process or thread can be started from now on."""
+    _lower(resource.RLIMIT_NPROC, 0)
+
+
 def _folders_of(interpreter: str) -> list[str]:
     """The system's programs and libraries, and the interpreter's own folder (``<folder>/bin/python3.13``)."""
     folder = Path(interpreter).resolve().parent.parent
@@ -62,19 +76,25 @@ def _folders_of(interpreter: str) -> list[str]:
     return system if folder == Path("/") else [*system, str(folder)]
 
 
-def _give_up(file_max_bytes: int, processes_max: int = 0) -> list[str]:
+def _give_up(
+    file_max_bytes: int,
+    processes_max: int | None = 0,
+    memory_max_bytes: int = MEMORY_MAX_BYTES,
+    descriptors_max: int = DESCRIPTORS_MAX,
+) -> list[str]:
     missing: list[str] = []
     if _libc.unshare(_CLONE_NEWNET if os.geteuid() == 0 else _CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         missing.append("network namespace")
     for limit, value in (
-        (resource.RLIMIT_AS, MEMORY_MAX_BYTES),
+        (resource.RLIMIT_AS, memory_max_bytes),
         (resource.RLIMIT_FSIZE, file_max_bytes),
-        (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
+        (resource.RLIMIT_NOFILE, descriptors_max),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, processes_max),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
-        _lower(limit, value)
+        if value is not None:
+            _lower(limit, value)
     os.umask(0o077)
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         missing.append("no-new-privileges")
