@@ -1,20 +1,27 @@
 """A small synchronous client of the admin socket, for the command line."""
 
+import contextlib
 import http.client
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 
 from stoker.core.access import Access
 from stoker.core.errors import StokerError
-from stoker.services.admin import HostReport
+from stoker.services.admin import HostReport, ImageDetails, ImportedImage, ImportEvent
 from stoker.services.keys import KeysReport
 from stoker.services.worker import SandboxStatus
 
 ANSWER_TIMEOUT_S = 10.0
 ACTION_TIMEOUT_S = 3600.0
 """Of what may go through everything that is stored."""
+
+IMPORT_TIMEOUT_S = 60.0
+"""Between two lines of an import's answer, which come twice a second; for a piece of the archive to go."""
+LINE_MAX_BYTES = 1024 * 1024
 
 
 class ServiceNotRunning(StokerError):
@@ -59,6 +66,47 @@ class AdminClient:
         """Remove old master keys. Raises AdminRefused, ServiceNotRunning."""
         path = "/keys/retire?end_sessions=true" if end_sessions else "/keys/retire"
         return msgspec.json.decode(self._post(path), type=KeysReport)
+
+    def images(self) -> list[ImportedImage]:
+        """Every imported image. Raises ServiceNotRunning."""
+        return msgspec.json.decode(self._get("/images"), type=list[ImportedImage])
+
+    def image(self, name: str) -> dict[str, ImageDetails]:
+        """One imported image, by architecture. Raises AdminRefused, ServiceNotRunning."""
+        return msgspec.json.decode(self._get(_image(name)), type=dict[str, ImageDetails])
+
+    def remove_image(self, name: str) -> None:
+        """Take the name of an imported image away. Raises AdminRefused, ServiceNotRunning."""
+        self._ask("DELETE", _image(name), ANSWER_TIMEOUT_S)
+
+    def import_image(
+        self, archive: Iterator[bytes], name: str, chosen: str | None, note: Callable[[ImportEvent], None]
+    ) -> ImportedImage:
+        """Send an archive, and be told how it goes.
+
+        Raises:
+            AdminRefused, ServiceNotRunning: nothing was imported.
+        """
+        connection = _UnixConnection(self._path, IMPORT_TIMEOUT_S)
+        try:
+            connection.connect()
+            # A service that refuses does not read on; its answer says why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                headers = {"Transfer-Encoding": "chunked"}
+                connection.request("POST", _image(name, chosen), archive, headers, encode_chunked=True)
+            response = connection.getresponse()
+            while line := response.readline(LINE_MAX_BYTES):
+                event = msgspec.json.decode(line, type=ImportEvent)
+                note(event)
+                if event.imported is not None:
+                    return event.imported
+                if event.refused is not None:
+                    raise AdminRefused(event.refused)
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as problem:
+            raise ServiceNotRunning(self._why(problem)) from problem
+        finally:
+            connection.close()
+        raise ServiceNotRunning(f"{self._path}: the service broke off the import")
 
     def _get(self, path: str) -> bytes:
         return self._ask("GET", path, ANSWER_TIMEOUT_S)
@@ -108,3 +156,8 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+
+def _image(name: str, chosen: str | None = None) -> str:
+    query = {"name": name} | ({"chosen": chosen} if chosen is not None else {})
+    return f"/image?{urlencode(query)}"

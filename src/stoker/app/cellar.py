@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.app.configuration import ConfigurationError
 from stoker.app.native import zygote_module
 from stoker.app.object_stores import open_object_store
 from stoker.aws.clients import AwsClients
@@ -22,6 +23,11 @@ from stoker.packaging.code_store import (
     staging_folder,
 )
 from stoker.packaging.memory_images import MemoryImageStore
+from stoker.packaging.oci.every import EverySource
+from stoker.packaging.oci.imported import ImportedImages
+from stoker.packaging.oci.registry.access import registry_settings
+from stoker.packaging.oci.registry.source import RegistrySource
+from stoker.packaging.oci.source import ImageSource
 from stoker.packaging.packers import PackerPool
 from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.services.images import ImageStore
@@ -59,6 +65,8 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     images: ImageStore
     images_unavailable: Callable[[], str | None]
     """What this host lacks for images; None: nothing."""
+    image_source: ImageSource
+    imported_images: ImportedImages
     invalidation: LocalInvalidation
     location_keys: Callable[[], tuple[bytes, ...]]
     rotation: KeyRotation
@@ -104,6 +112,9 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         data / "runtimes",
         zygote_module() if settings.zygotes else None,
     )
+    imported_images = ImportedImages(records, settings.account)
+    registries = _open_registries(settings)
+    stack.callback(registries.close)
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=records,
@@ -114,6 +125,8 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         kms=kms,
         data_keys=data_keys,
         objects=await open_object_store(settings, clients),
+        image_source=EverySource(registries, imported_images),
+        imported_images=imported_images,
         code=await _open_code(data, runtimes, stack),
         images=MemoryImageStore(),
         images_unavailable=lambda: "the image store is not wired yet",
@@ -123,6 +136,19 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         wrapped_keys=wrapped_keys,
         runtimes=runtimes,
     )
+
+
+def _open_registries(settings: Settings) -> RegistrySource:
+    chosen = registry_settings(
+        settings.registry_config,
+        settings.registry_ca,
+        settings.registry_plain_http,
+        settings.registries,
+    )
+    try:
+        return RegistrySource(chosen)
+    except OSError as problem:
+        raise ConfigurationError(f"configuration: registry_ca: {problem}") from problem
 
 
 async def _open_code(data: Path, runtimes: RuntimeCatalog, stack: AsyncExitStack) -> LocalCodeStore:

@@ -19,6 +19,7 @@ from stoker.app.cellar import MEGABYTE, Cellar, open_cellar
 from stoker.app.configuration import ConfigurationError, listen_address
 from stoker.app.frontends import FrontEnds
 from stoker.app.frontends_offer import Offer, make_api, make_front_ends
+from stoker.app.image_admin import LocalImageAdmin
 from stoker.app.metrics import Metrics, Sources
 from stoker.app.rooms import Rooms, wire_rooms
 from stoker.app.tls import tls_context
@@ -28,6 +29,7 @@ from stoker.core.clock import SystemClock
 from stoker.core.configuration import Settings
 from stoker.http.limits import ServerLimits
 from stoker.http.server import HttpServer
+from stoker.packaging.oci.importing import ImageImporter
 from stoker.runtimes.catalog import RuntimeUnavailable
 from stoker.sandbox.container import ContainerDriver
 from stoker.sandbox.dns_forwarder import DnsForwarder
@@ -127,7 +129,9 @@ class Service:
     async def _listen(self, offer: Offer, cellar: Cellar, rooms: Rooms, stack: AsyncExitStack) -> None:
         settings = self._settings
         self._api = make_api(offer, settings, self._clock, stack)
-        admin = AdminServer(_AdminService(self, cellar, rooms), frozenset({0, os.getuid()}))
+        admin = AdminServer(
+            _AdminService(self, cellar, rooms), self._image_admin(cellar), frozenset({0, os.getuid()})
+        )
         await admin.start(_made(Path(settings.data) / "run") / "admin.sock")
         stack.push_async_callback(admin.close)
         tls = tls_context(settings.tls_certificate, settings.tls_key)
@@ -143,6 +147,15 @@ class Service:
         server = HttpServer(self._api, error_body=http_error_body)
         await server.start_tcp(*listen_address(settings), tls)
         stack.push_async_callback(server.close, DRAIN_S)
+
+    def _image_admin(self, cellar: Cellar) -> LocalImageAdmin:
+        imported = cellar.imported_images
+        return LocalImageAdmin(
+            ImageImporter(cellar.images, imported, self._clock),
+            imported,
+            _made(Path(self._settings.data) / "spool"),
+            cellar.images_unavailable,
+        )
 
     async def _serve_service_api(self, listening: socket) -> Callable[[], None]:
         assert self._api is not None

@@ -1,10 +1,12 @@
 """What the command line asks over the admin socket: everything that is not Lambda's API."""
 
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import msgspec
 
 from stoker.core.access import Access
+from stoker.services.images import ImageProgress
 from stoker.services.keys import KeysReport
 from stoker.services.worker import SandboxStatus
 
@@ -17,6 +19,50 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     degraded: tuple[str, ...]
     runtimes: tuple[str, ...]
     data: str
+
+
+class ImportedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that functions can name as ``local/NAME:TAG``."""
+
+    name: str
+    """NAME:TAG."""
+    digests: dict[str, str]
+    """By Lambda's architecture."""
+    imported_at_s: float
+
+
+class ImageDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``stoker image inspect`` shows of one architecture."""
+
+    digest: str
+    manifest: msgspec.Raw
+    configuration: msgspec.Raw
+
+
+class ImportEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the answer to an import: how far it is, or how it ended."""
+
+    progress: ImageProgress | None = None
+    imported: ImportedImage | None = None
+    refused: str | None = None
+
+
+class ImageAdmin(Protocol):
+    """Images imported here. Every method raises ImageRefused with a message for whoever asked."""
+
+    async def take_in(
+        self,
+        archive: AsyncIterator[bytes],
+        name: str,
+        chosen: str | None,
+        progress: Callable[[ImageProgress], None],
+    ) -> ImportedImage: ...
+
+    async def list_images(self) -> list[ImportedImage]: ...
+
+    async def inspect(self, name: str) -> dict[str, ImageDetails]: ...
+
+    async def remove(self, name: str) -> None: ...
 
 
 class Admin(Protocol):

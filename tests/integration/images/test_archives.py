@@ -10,22 +10,17 @@ from typing import Any
 
 import pytest
 
-from stoker.core.clock import SystemClock
 from stoker.packaging.oci import documents
 from stoker.packaging.oci.archive import ImageArchive
-from stoker.packaging.oci.every import EverySource
-from stoker.packaging.oci.imported import ImportedImages
-from stoker.packaging.oci.importing import ImageImporter
-from stoker.packaging.oci.references import parse_local_name, parse_reference
-from stoker.packaging.oci.registry.access import RegistrySettings
-from stoker.packaging.oci.registry.source import RegistrySource
-from stoker.packaging.oci.source import ImageManifest, ImageSource
-from stoker.services.images import ImageArtifact, ImageConfiguration, ImageRefused, ResolvedImage
+from stoker.packaging.oci.references import parse_local_name
+from stoker.packaging.oci.source import ImageManifest
+from stoker.services.images import ImageRefused
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from tests.images.layers import File
 from tests.images.layout import layout_archive, write_image, write_index
 from tests.images.registries import program
+from tests.integration.images.reading_store import Imports
 
 LAYERS = [{"etc/motd": "hello"}, {"bin/app": File(b"#!/bin/sh\n", mode=0o755), "data": os.urandom(100_000)}]
 CONFIG = {"Cmd": ["app.handler"], "Env": ["A=1"]}
@@ -138,39 +133,6 @@ def test_one_of_several_images_has_to_be_named(tmp_path: Path) -> None:
         opened.manifest()
     with pytest.raises(ImageRefused, match="one, two"):
         opened.manifest("three")
-
-
-class ReadingStore:
-    """As much of an ImageStore as an import needs: it reads what it is given to admit."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.source: ImageSource | None = None
-        self.admitted: list[tuple[str, str]] = []
-
-    async def admit(self, image: ResolvedImage, account: str, **_: Any) -> ImageArtifact:
-        assert self.source is not None
-        manifest = await self.source.manifest(parse_reference(image.resolved_uri), None)
-        for layer in manifest.layers:
-            file = self.folder / layer.blob.digest[7:]
-            file.unlink(missing_ok=True)
-            await self.source.blob(manifest, layer.blob, file)
-        self.admitted.append((account, image.digest))
-        return ImageArtifact(
-            digest=image.digest, account=account, size_bytes=1, configuration=ImageConfiguration()
-        )
-
-
-class Imports:
-    def __init__(self, records: SqlRecords, folder: Path) -> None:
-        self.store = ReadingStore(folder)
-        self.names = ImportedImages(records, "000000000000")
-        self.store.source = EverySource(RegistrySource(RegistrySettings()), self.names)
-        self.importer = ImageImporter(self.store, self.names, SystemClock())  # pyright: ignore
-
-    async def resolve(self, uri: str, architecture: str = "x86_64") -> str:
-        assert self.store.source is not None
-        return (await self.store.source.manifest(parse_reference(uri), architecture)).digest
 
 
 @pytest.fixture
