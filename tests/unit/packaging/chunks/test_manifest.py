@@ -1,7 +1,7 @@
 """Manifests: round trips, rules, authenticity, hostile bytes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.packaging.chunks.manifest import (
@@ -43,6 +43,7 @@ SMALL = make_manifest(
 )
 
 
+@settings(deadline=None)
 @given(manifests)
 def test_what_is_sealed_opens(manifest: Manifest) -> None:
     content = sealed(manifest)

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.packaging.chunks.sealing import (
@@ -16,6 +16,7 @@ from stoker.packaging.chunks.sealing import (
 )
 
 SALT = bytes(range(32))
+SCRATCH = bytearray(CHUNK_BYTES)
 
 contents = st.builds(
     lambda head, zeros, tail, more: head + bytes(zeros) + tail + bytes(more),
@@ -70,6 +71,7 @@ def test_a_full_chunk_has_known_bytes() -> None:
     assert sealed(plain).name.hex() == "39f59a31fe997fd19f0062c8be26ac855bd098b99b7239c48e71b4bb95a87b9a"
 
 
+@settings(deadline=None)  # buffers of 70 KB take their time on a busy machine
 @given(contents)
 def test_what_was_sealed_opens_without_its_trailing_zeros(plain: bytes) -> None:
     chunk = seal_chunk(plain, SALT)
@@ -79,14 +81,16 @@ def test_what_was_sealed_opens_without_its_trailing_zeros(plain: bytes) -> None:
     assert opened(chunk) == plain.rstrip(b"\0")
 
 
+@settings(deadline=None)  # buffers of 70 KB take their time on a busy machine
 @given(contents, st.integers(0, 1000))
 def test_trailing_zeros_change_nothing(plain: bytes, zeros: int) -> None:
     assert seal_chunk(plain + bytes(zeros), SALT) == seal_chunk(plain, SALT)
 
 
+@settings(deadline=None)  # buffers of 70 KB take their time on a busy machine
 @given(contents)
 def test_every_kind_of_buffer_seals_alike(plain: bytes) -> None:
-    scratch = bytearray(CHUNK_BYTES)
+    scratch = SCRATCH
     direct = seal_chunk(plain, SALT)
     assert seal_chunk(bytearray(plain), SALT) == direct
     assert seal_chunk(memoryview(b"." + plain)[1:], SALT, scratch) == direct
