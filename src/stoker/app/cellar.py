@@ -107,14 +107,9 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     ]
     rotation = KeyRotation(master_keys, sealer, sealed, records, clock)
     rotation.on_changed(credentials.use_master_keys)
-    runtimes = RuntimeCatalog(
-        Path(settings.lang_dir or data / "lang"),
-        data / "runtimes",
-        zygote_module() if settings.zygotes else None,
-    )
+    lang = Path(settings.lang_dir or data / "lang")
+    runtimes = RuntimeCatalog(lang, data / "runtimes", zygote_module() if settings.zygotes else None)
     imported_images = ImportedImages(records, settings.account)
-    registries = _open_registries(settings)
-    stack.callback(registries.close)
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=records,
@@ -125,7 +120,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         kms=kms,
         data_keys=data_keys,
         objects=await open_object_store(settings, clients),
-        image_source=EverySource(registries, imported_images),
+        image_source=EverySource(_open_registries(settings, stack), imported_images),
         imported_images=imported_images,
         code=await _open_code(data, runtimes, stack),
         images=MemoryImageStore(),
@@ -138,7 +133,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     )
 
 
-def _open_registries(settings: Settings) -> RegistrySource:
+def _open_registries(settings: Settings, stack: AsyncExitStack) -> RegistrySource:
     chosen = registry_settings(
         settings.registry_config,
         settings.registry_ca,
@@ -146,9 +141,11 @@ def _open_registries(settings: Settings) -> RegistrySource:
         settings.registries,
     )
     try:
-        return RegistrySource(chosen)
+        registries = RegistrySource(chosen)
     except OSError as problem:
         raise ConfigurationError(f"configuration: registry_ca: {problem}") from problem
+    stack.callback(registries.close)
+    return registries
 
 
 async def _open_code(data: Path, runtimes: RuntimeCatalog, stack: AsyncExitStack) -> LocalCodeStore:
