@@ -20,7 +20,7 @@ from stoker.services.images import ImageMissing, ImageStore
 from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.logs import LogStore
 from stoker.services.placement import WorkerSnapshot
-from stoker.services.volumes import MountRefused
+from stoker.services.volumes import MountedTree, MountRefused
 from stoker.services.worker import (
     InitFailed,
     SandboxReference,
@@ -31,7 +31,7 @@ from stoker.services.worker import (
 from stoker.worker.environment import ServeServiceApi
 from stoker.worker.freezer import Freezer
 from stoker.worker.headroom import Headroom
-from stoker.worker.images import mounted_image
+from stoker.worker.images import MOUNT_LOST, mounted_image
 from stoker.worker.launching import CodeFolders, extensions_in
 from stoker.worker.life import Life
 from stoker.worker.parts import Parts, SessionCredentials, WorkerSettings
@@ -308,6 +308,14 @@ class WorkerAgent:
         if life is None or sandbox.epoch < life.epoch or sandbox.incarnation != self._incarnation:
             return None
         return life
+
+    def mount_lost(self, mount_id: int) -> None:
+        """Nothing can be read of that mount any more: end what runs from it, and say so in its log."""
+        for life in tuple(self._lives.values()):
+            root = life.code.root
+            if isinstance(root, MountedTree) and root.mount_id == mount_id:
+                self.statistics.mounts_lost += 1
+                life.end_now(MOUNT_LOST)
 
     # --- telling
 

@@ -15,6 +15,8 @@ from stoker.services.images import ImageConfiguration, ImageMissing, ImageStore
 from stoker.services.volumes import MountedTree
 from stoker.worker.launching import CodeFolders, extensions_in
 
+MOUNT_LOST = "IMAGE\tThe image can no longer be read: what served it ended. The sandbox is ended too.\n"
+
 IMAGE = "image"
 """The runtime of the plan of an image."""
 

@@ -50,7 +50,7 @@ class Life:
         self.function = function
         self.epoch = reference.epoch
         self._plan = plan
-        self._code = code
+        self.code = code
         self._parts = parts
         self._lost = lost
         self._ended = ended
@@ -81,9 +81,7 @@ class Life:
         """What the next REPORT shows as Init Duration."""
         self._quiet = False
         """The runtime waits in ``/next``."""
-        self._next_due_s = 0.0
-        self._retiring = False
-        self._invocations = 0
+        self._next_due_s, self._retiring, self._invocations = 0.0, False, 0
 
     # --- Init
 
@@ -94,7 +92,7 @@ class Life:
             SandboxError: nothing is left of the attempt.
         """
         self._journal.init_start()
-        self._journal.extensions_not_started(self._code.extensions)
+        self._journal.extensions_not_started(self.code.extensions)
         self._states.move(SandboxState.INITIALISING)
         self._phase = "init"
         self._phase_started_s = self._parts.clock.monotonic_s()
@@ -105,7 +103,7 @@ class Life:
         if isinstance(plan, InvalidEntrypoint):
             self._init_ended_badly(partial(outcomes.platform_failure, plan.error_type, str(plan)))
             return
-        environment = await self._slot.make(plan, self._code)
+        environment = await self._slot.make(plan, self.code)
         if self._phase != phase:
             # Its time was over, or it was retired, before there was anything to start.
             await environment.destroy()
@@ -343,14 +341,16 @@ class Life:
         else:
             self._remove()
 
-    def end_now(self) -> None:
+    def end_now(self, why: str = "") -> None:
         """End the sandbox whatever it does; an invocation ends as if its process had been killed."""
+        if why and not self._states.is_over:
+            self._journal.note(why)
         if self._current is not None and not self._states.is_over:
             request_id = self._current.invocation.request_id
             self._phase = None
             self._complete(outcomes.exited(Exit(None, 9), request_id))
         elif not self._states.is_over:
-            self._remove()
+            self._lose() if why else self._remove()
 
     def _lose(self) -> None:
         self._parts.statistics.sandboxes_lost += 1

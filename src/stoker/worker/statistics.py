@@ -43,6 +43,7 @@ class WorkerStatistics:
         "launch_ms",
         "memory_refusals",
         "mount_ms",
+        "mounts_lost",
         "out_of_memory",
         "pool_failures",
         "pool_hits",
@@ -72,6 +73,8 @@ class WorkerStatistics:
         self.crashes = 0
         self.out_of_memory = 0
         self.memory_refusals = 0
+        self.mounts_lost = 0
+        """Sandboxes ended because their image could no longer be read."""
         """Sandboxes refused because the host itself ran short of memory."""
         self.pool_hits = 0
         """Cold starts served by the pool that was wanted."""
