@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import structlog
 
+from stoker.events.stream_parts import RESULT_NOTHING, tells_of_source
 from stoker.services.event_sources import (
     EVENT_SOURCE_MAPPING,
     EVENT_SOURCE_MAPPING_RESULT,
@@ -45,6 +46,11 @@ class MappingResults:
         if self._told.get(mapping, self._stored.get(mapping)) != result:
             self._told[mapping] = result
             self._changed.set()
+
+    def tell_read(self, mapping: RecordKey) -> None:
+        """The source can be read: what was told of it before holds no more."""
+        if tells_of_source(self._told.get(mapping, self._stored.get(mapping, ""))):
+            self.tell(mapping, RESULT_NOTHING)
 
     async def forget(self, mapping: RecordKey) -> None:
         """The mapping is gone."""

@@ -14,7 +14,7 @@ from stoker.events.mapping_plans import Plan, mapping_plan
 from stoker.events.mapping_results import MappingResults
 from stoker.events.queue_poller import QueueCounts, QueueMapping, QueuePoller
 from stoker.events.read_pace import ReadPace
-from stoker.events.stream_parts import StreamCounts, StreamParts
+from stoker.events.stream_parts import Buffers, StreamCounts, StreamParts
 from stoker.events.stream_poller import LEASE_S, StreamPoller
 from stoker.events.versions import QualifiedVersions
 from stoker.services.event_sources import EVENT_SOURCE_MAPPING, EventSourceMapping, mapping_arn
@@ -88,6 +88,7 @@ class MappingRunner:
         self._random = random
         self._counts = QueueCounts()
         self._stream_counts = StreamCounts()
+        self._buffers = Buffers()
         self._owner = str(uuid.UUID(int=random.getrandbits(128), version=4))
         self._starting = ReadPace(clock, per_s=STARTS_PER_S, burst=BURST)
         self._idle = ReadPace(clock, per_s=IDLE_READS_PER_S, burst=BURST)
@@ -191,10 +192,12 @@ class MappingRunner:
             clock=self._clock,
             random=self._random,
             counts=self._stream_counts,
+            buffers=self._buffers,
             role_arn=self._versions.role_arn,
             starting=self._starting,
             idle=self._idle,
             report=lambda result: self._results.tell(key, result),
+            report_read=lambda: self._results.tell_read(key),
             delivery_added=self._told_of_delivery,
             owner=self._owner,
         )

@@ -188,18 +188,34 @@ class QueuePoller:
         self._slots.release()
 
     async def _process(self, batch: list[QueueMessage]) -> None:
+        failed_groups: set[str] = set()
         try:
-            for part in _parts(batch):
-                attempt = await self._invoke(part)
-                if attempt.outcome is not AttemptOutcome.SUCCEEDED:
-                    self._counts.failures += 1
+            for whole in _parts(batch):
+                # Nothing of a FIFO group may pass what failed of it: that comes back, and then this.
+                part = [message for message in whole if self._group(message) not in failed_groups]
+                if not part:
                     continue
-                failed: frozenset[str] = frozenset()
-                if self._mapping.reports_failures:
-                    failed = failed_messages(attempt.payload, [message.message_id for message in part])
+                failed = self._failed(part, await self._invoke(part))
+                failed_groups |= {self._group(one) for one in part if one.message_id in failed} - {""}
                 await self._delete([one.receipt for one in part if one.message_id not in failed])
         except Exception as error:
             _log.error("a batch could not be processed", mapping=self._mapping.uuid, reason=repr(error))
+
+    def _group(self, message: QueueMessage) -> str:
+        """Within which order is kept; empty in queues that keep none (their groups are for fairness)."""
+        if not self._mapping.source_arn.endswith(".fifo"):
+            return ""
+        return message.attributes.get("MessageGroupId", "")
+
+    def _failed(self, part: Sequence[QueueMessage], attempt: Attempt) -> frozenset[str]:
+        """The messages that were not processed."""
+        message_ids = [message.message_id for message in part]
+        if attempt.outcome is not AttemptOutcome.SUCCEEDED:
+            self._counts.failures += 1
+            return frozenset(message_ids)
+        return (
+            failed_messages(attempt.payload, message_ids) if self._mapping.reports_failures else frozenset()
+        )
 
     async def _invoke(self, batch: Sequence[QueueMessage]) -> Attempt:
         """Once, and again while there is no room for it and the messages are hidden still."""

@@ -68,6 +68,7 @@ class ShardReader:
         self._iterator: str | None = None
         self._since_s = 0.0
         self._failures = 0
+        self._can_be_read = False
         self._read_something_s = parts.clock.monotonic_s()
         self._lanes = self._ledger.lanes = [
             Lane(self._origin, mapping, parts, progress, self._commit, self._released)
@@ -105,13 +106,16 @@ class ShardReader:
             for task in (reading, *lanes):
                 task.cancel()
             await asyncio.gather(reading, *lanes, return_exceptions=True)
+            self._released(self._buffered_bytes)
             await self._parts.checkpoints.release(self._lease)
 
     async def _read_all(self) -> None:
         """Read to the end of the shard. Raises SourceGone, LeaseLost."""
         ended = False
         while not ended:
-            while self._buffered_bytes >= BUFFER_MAX_BYTES:
+            while self._buffered_bytes >= BUFFER_MAX_BYTES or (
+                self._buffered_bytes and self._parts.buffers.full
+            ):
                 self._room.clear()
                 await self._room.wait()
             began_s = self._parts.clock.monotonic_s()
@@ -143,6 +147,9 @@ class ShardReader:
             await self._failed(problem)
         else:
             self._failures = 0
+            if not self._can_be_read:
+                self._can_be_read = True
+                self._parts.report_read()
             await self._take(read, now_s)
             return read
         return None
@@ -183,10 +190,12 @@ class ShardReader:
             self._parts.counts.filtered += 1
             return
         self._buffered_bytes += record.size_bytes
+        self._parts.buffers.used_bytes += record.size_bytes
         lane.put(record)
 
     def _released(self, size_bytes: int) -> None:
         self._buffered_bytes -= size_bytes
+        self._parts.buffers.used_bytes -= size_bytes
         self._room.set()
 
     async def _pause(self, began_s: float, read: StreamRead) -> None:
@@ -198,7 +207,10 @@ class ShardReader:
     async def _failed(self, problem: SourceFailed) -> None:
         """Say what is wrong, and wait; what is gone ends the reading."""
         self._parts.counts.source_errors += 1
-        self._parts.report(result_of_source(problem, self._mapping.source_arn))
+        self._can_be_read = False
+        result = result_of_source(problem, self._mapping.source_arn)
+        if result is not None:
+            self._parts.report(result)
         self._warn("a stream could not be read", problem)
         if isinstance(problem, SourceGone):
             raise problem

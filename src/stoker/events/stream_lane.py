@@ -255,7 +255,7 @@ class Lane:
         """How old records may be. Without a limit of the mapping it is how long their stream keeps them."""
         limit_s = self._mapping.rules.age_max_s
         age_s = self._parts.clock.now_s() - work.records[0].arrived_at_s
-        if limit_s != INFINITE or not work.failures or age_s < RETENTION_MIN_S:
+        if limit_s != INFINITE or not self._failures or age_s < RETENTION_MIN_S:
             return limit_s
         try:
             return await self._parts.source.retention_s(self._mapping.source_arn)

@@ -11,11 +11,22 @@ from stoker.events.read_pace import ReadPace
 from stoker.events.stream_batches import BatchRules
 from stoker.services.events import EventInvoker
 from stoker.services.functions import FunctionKey
-from stoker.services.streams import Position, SourceDenied, SourceGone, StreamCheckpoints, StreamSource
+from stoker.services.streams import (
+    Position,
+    SourceDenied,
+    SourceGone,
+    SourceThrottled,
+    StreamCheckpoints,
+    StreamSource,
+)
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 
+BUFFERS_MAX_BYTES: Final = 512 * 1024 * 1024
+"""Of the records of all shards; a shard of which nothing waits may read all the same."""
+
+RESULT_NOTHING: Final = "No records processed"
 RESULT_OK: Final = "OK"
 RESULT_FUNCTION_FAILED: Final = "PROBLEM: Function call failed"
 RESULT_INTERNAL: Final = "PROBLEM: internal Lambda error. Please contact Lambda customer support."
@@ -53,6 +64,17 @@ class StreamCounts(msgspec.Struct):
     source_errors: int = 0
 
 
+class Buffers(msgspec.Struct):
+    """What is buffered of all shards."""
+
+    used_bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether shards of which something waits are to read nothing more."""
+        return self.used_bytes >= BUFFERS_MAX_BYTES
+
+
 class StreamParts(msgspec.Struct, frozen=True, kw_only=True):
     """Ports and shared objects."""
 
@@ -62,25 +84,39 @@ class StreamParts(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     random: Random
     counts: StreamCounts
+    buffers: Buffers
     role_arn: Callable[[FunctionKey, str], Awaitable[str]]
     """The execution role of a function at a qualifier; empty when there is none."""
     starting: ReadPace
     idle: ReadPace
     report: Callable[[str], None]
-    """Told how the mapping's last batch or read went."""
+    """Told how the mapping's last batch went, or what is wrong with its stream."""
+    report_read: Callable[[], None]
+    """Told that the stream can be read, at first and again."""
     delivery_added: Callable[[], None]
     owner: str
     """Who leases shards: this process."""
 
 
-def result_of_source(error: Exception, arn: str) -> str:
-    """How a read that failed is shown. AWS's words for these are not documented."""
+_DENIED: Final = "PROBLEM: Cannot access stream "
+_GONE: Final = "PROBLEM: Stream not found: "
+
+
+def result_of_source(error: Exception, arn: str) -> str | None:
+    """How a read that failed is shown; None: not at all. AWS's words for these are not documented."""
+    if isinstance(error, SourceThrottled):
+        return None
     if isinstance(error, SourceDenied):
         return (
-            f"PROBLEM: Cannot access stream {arn}. Please ensure the role can perform the GetRecords, "
+            f"{_DENIED}{arn}. Please ensure the role can perform the GetRecords, "
             "GetShardIterator, DescribeStream, ListShards, and ListStreams Actions on your stream in IAM."
         )
-    return f"PROBLEM: Stream not found: {arn}" if isinstance(error, SourceGone) else RESULT_INTERNAL
+    return f"{_GONE}{arn}" if isinstance(error, SourceGone) else RESULT_INTERNAL
+
+
+def tells_of_source(result: str) -> bool:
+    """Whether a result is of ``result_of_source``."""
+    return result == RESULT_INTERNAL or result.startswith((_DENIED, _GONE))
 
 
 def backoff_s(failures: int, random: Random) -> float:

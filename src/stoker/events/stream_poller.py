@@ -142,7 +142,9 @@ class StreamPoller:
         """Say what is wrong; how long to wait."""
         self._parts.counts.source_errors += 1
         if isinstance(problem, SourceFailed):
-            self._parts.report(result_of_source(problem, self._mapping.source_arn))
+            result = result_of_source(problem, self._mapping.source_arn)
+            if result is not None:
+                self._parts.report(result)
         _log.warning(
             "an event source could not be read; trying again",
             mapping=self._mapping.uuid,

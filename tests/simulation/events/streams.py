@@ -11,7 +11,7 @@ import msgspec
 from stoker.core.clock import Clock
 from stoker.events.read_pace import ReadPace
 from stoker.events.stream_batches import BatchRules
-from stoker.events.stream_parts import StreamCounts, StreamMapping, StreamParts
+from stoker.events.stream_parts import Buffers, StreamCounts, StreamMapping, StreamParts
 from stoker.events.stream_poller import LEASE_S, StreamPoller
 from stoker.services.events import Attempt, AttemptOutcome
 from stoker.services.functions import FunctionKey
@@ -94,6 +94,7 @@ class Scene:
             MAPPING, **changes, rules=msgspec.structs.replace(MAPPING.rules, **rules)
         )
         self.counts = StreamCounts()
+        self.buffers = Buffers()
         self.results: list[str] = []
         self.random = Random(7)
         self.pollers: list[StreamPoller] = []
@@ -108,10 +109,12 @@ class Scene:
             clock=self.clock,
             random=self.random,
             counts=self.counts,
+            buffers=self.buffers,
             role_arn=_role_arn,
             starting=self.starting,
             idle=self.idle,
             report=self.results.append,
+            report_read=lambda: None,
             delivery_added=lambda: None,
             owner=owner,
         )

@@ -176,3 +176,49 @@ def test_what_the_function_failed_is_not_deleted() -> None:
         assert source.deleted == source.released == []
 
     polled(tell)
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_of_a_fifo_group_nothing_passes_what_failed(partly: bool) -> None:
+    """A batch larger than one invocation is cut: behind a part that failed its groups wait, others go on."""
+    invoked: list[list[str]] = []
+
+    class Fifo(Source):
+        async def receive(self, _arn: str, *, limit: int, wait_s: int) -> list[QueueMessage]:
+            found = await super().receive(_arn, limit=limit, wait_s=wait_s)
+            return [
+                msgspec.structs.replace(
+                    one, body=one.body + "x" * 2_500_000, attributes={"MessageGroupId": one.body[0]}
+                )
+                for one in found
+            ]
+
+    class Failing(Invoker):
+        async def run_event(self, event: QueuedEvent) -> Attempt:
+            names = [one["messageId"] for one in msgspec.json.decode(event.payload)["Records"]]
+            invoked.append(names)
+            if "a1" not in names:
+                return Attempt(AttemptOutcome.SUCCEEDED)
+            answer = {"batchItemFailures": [{"itemIdentifier": "a1"}]}
+            outcome = AttemptOutcome.SUCCEEDED if partly else AttemptOutcome.FUNCTION_ERROR
+            return Attempt(outcome, payload=msgspec.json.encode(answer))
+
+    async def story() -> None:
+        world = World()
+        source, invoker = Fifo(), Failing(world.clock)
+        source.waiting = ["a1", "b1", "a2", "b2", "c1"]
+        arn = f"{MAPPING.source_arn}.fifo"
+        mapping = msgspec.structs.replace(MAPPING, source_arn=arn, batch_size=10, reports_failures=partly)
+        poller = QueuePoller(mapping, source, invoker, world.clock, Random(7), QueueCounts())
+        poller.start()
+        await asyncio.sleep(10)
+        await poller.close(0.0)
+        await world.close()
+        if partly:  # of the first part b1 was processed
+            assert invoked == [["a1", "b1"], ["b2"], ["c1"]]
+            assert source.deleted == ["b1", "b2", "c1"]
+        else:
+            assert invoked == [["a1", "b1"], ["c1"]]
+            assert source.deleted == ["c1"]
+
+    run_virtually(story())
