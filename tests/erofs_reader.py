@@ -1,5 +1,6 @@
 """Reads EROFS images back, written from the format's description and not from our writer: a second opinion."""
 
+import mmap
 import struct
 from collections.abc import Iterator
 
@@ -30,7 +31,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Reader:
-    def __init__(self, image: bytes) -> None:
+    def __init__(self, image: bytes | mmap.mmap) -> None:
         self.image = image
         (magic, self.checksum, _, bits, _, root, self.inodes) = struct.unpack_from("<IIIBBHQ", image, 1024)
         assert magic == 0xE0F5E1E2
@@ -90,7 +91,8 @@ class Reader:
 
     def _content(self, layout: int, where: int, size: int, after: int) -> bytes:
         if layout == 0:
-            return self.image[where * self.block_bytes :][:size]
+            at = where * self.block_bytes
+            return self.image[at : at + size]
         if layout == 2:
             assert size <= self.block_bytes
             assert after // self.block_bytes == (after + size - 1) // self.block_bytes

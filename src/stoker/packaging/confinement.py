@@ -14,6 +14,9 @@ FILE_MAX_BYTES = 320 * 1024**2
 BYTECODE_FILE_MAX_BYTES = 16 * 1024**2
 DESCRIPTORS_MAX = 64
 CPU_S_PER_JOB = 60
+FLATTENER_CPU_S = 1200
+"""For the largest allowed image, several times over."""
+FLATTENER_THREADS_MAX = 8
 COMPILER_THREADS_MAX = 32
 """Of a compiler that cannot start without any, such as Node.js; counted per user where the host gives no user
 namespace of its own."""
@@ -40,6 +43,18 @@ def confine(folder: str | None) -> list[str]:
     """
     missing = _give_up(FILE_MAX_BYTES)
     if folder is None or not landlock.restrict_to({folder: landlock.UNPACKING}):
+        missing.append("landlock")
+    return missing
+
+
+def confine_flattener(file_max_bytes: int) -> list[str]:
+    """Drop what flattening an image does not need: no file can be opened, made or found from then on.
+
+    Returns the names of what this host could not give.
+    """
+    missing = _give_up(file_max_bytes, FLATTENER_THREADS_MAX)
+    allow_cpu_for_a_job(FLATTENER_CPU_S)
+    if not landlock.restrict_to({}):
         missing.append("landlock")
     return missing
 
@@ -102,12 +117,12 @@ def _give_up(
     return missing
 
 
-def allow_cpu_for_a_job() -> None:
-    """Give this job CPU_S_PER_JOB seconds by moving the soft limit; over it the kernel ends the packer."""
+def allow_cpu_for_a_job(cpu_s: int = CPU_S_PER_JOB) -> None:
+    """Give this job so many seconds by moving the soft limit; over it the kernel ends the process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     used_s = int(usage.ru_utime + usage.ru_stime)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (used_s + CPU_S_PER_JOB, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (used_s + cpu_s, hard))
 
 
 def _lower(limit: int, value: int) -> None:

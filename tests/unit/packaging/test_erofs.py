@@ -101,7 +101,7 @@ def read_back(image: bytes) -> dict[str, tuple[object, ...]]:
 
 
 @given(TREES, st.sampled_from(BLOCK_SIZES), st.sampled_from([0, 1_700_000_000]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_was_written_is_read_back(root: Node, block_bytes: int, build_time_s: int) -> None:
     image = whole(root, block_bytes, build_time_s)
     assert read_back(image) == expected(root)

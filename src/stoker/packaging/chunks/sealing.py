@@ -31,6 +31,7 @@ _COUNTER = bytes(16)
 _STRIPPED_AT_ONCE_BYTES = 64 * 1024
 
 Buffer = bytes | bytearray | memoryview
+Scratch = bytearray | memoryview
 
 
 class ChunkDamaged(StokerError):
@@ -48,7 +49,7 @@ class SealedChunk(msgspec.Struct, frozen=True):
     content: bytes | memoryview
 
 
-def seal_chunk(plain: Buffer, salt: bytes, scratch: bytearray | None = None) -> SealedChunk | None:
+def seal_chunk(plain: Buffer, salt: bytes, scratch: Scratch | None = None) -> SealedChunk | None:
     """Seal up to CHUNK_BYTES, of which trailing zeros do not count; None for a hole, all zeros, not stored.
 
     The same bytes and salt give the same name and content, everywhere. ``scratch``, of CHUNK_BYTES, spares a
@@ -72,7 +73,7 @@ def seal_chunk(plain: Buffer, salt: bytes, scratch: bytearray | None = None) -> 
 
 
 def open_chunk(
-    content: Buffer, name: bytes, key: bytes, scratch: bytearray | None = None
+    content: Buffer, name: bytes, key: bytes, scratch: Scratch | None = None
 ) -> bytes | memoryview:
     """What was sealed; zeros follow it to the end of the chunk. Its name is checked before it is decrypted.
 
@@ -98,7 +99,7 @@ def significant_bytes(view: memoryview) -> int:
     return end
 
 
-def _run(key: bytes, source: Buffer, scratch: bytearray | None) -> bytes | memoryview:
+def _run(key: bytes, source: Buffer, scratch: Scratch | None) -> bytes | memoryview:
     """AES-256-CTR, which is its own inverse."""
     cipher = Cipher(AES256(key), CTR(_COUNTER)).encryptor()
     if scratch is None:

@@ -124,7 +124,8 @@ class Metadata:
         """Count every node's names and tell folders where their parents are."""
         for node in self._inodes:
             node.names = 2 if node.is_folder else 0
-        self._root.parent = self._root.inode
+            # Stays so for what nothing refers to: files that a later section hides keep their room.
+            node.parent = node.inode
         waiting = [self._root]
         while waiting:
             parent = waiting.pop()
