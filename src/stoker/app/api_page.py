@@ -37,6 +37,7 @@ def served(service: str) -> frozenset[str]:
         runtimes=nothing,
         clock=nothing,
         new_id=nothing,
+        environments=nothing,
         location_keys=lambda: (b"",),
     )
     return frozenset(ControlPlane(ports).operations()) | _DATA_PLANE

@@ -36,6 +36,7 @@ from stoker.services.object_store import ObjectStore
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
 from stoker.store.data_keys import EitherDataKeys, MasterDataKeys
+from stoker.store.environments import KeptEnvironments
 from stoker.store.master_keys import MasterKeys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database, open_queue_database
@@ -60,6 +61,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     clients: AwsClients
     kms: KmsDataKeys
     data_keys: EitherDataKeys
+    environments: KeptEnvironments
     objects: ObjectStore
     code: LocalCodeStore
     images: ImageStore
@@ -119,6 +121,7 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         clients=clients,
         kms=kms,
         data_keys=data_keys,
+        environments=KeptEnvironments(data_keys),
         objects=await open_object_store(settings, clients),
         image_source=EverySource(_open_registries(settings, stack), imported_images),
         imported_images=imported_images,

@@ -198,6 +198,7 @@ def _worker(
         runtimes=runtimes,
         clock=clock,
         session_credentials=session_credentials,
+        environments=cellar.environments,
         serve_service_api=serve_service_api,
         read_available_mb=memory_available_mb,
     )
@@ -238,6 +239,7 @@ def _control_ports(
         runtimes=CatalogSupport(runtimes),
         clock=clock,
         new_id=lambda: str(uuid.uuid4()),
+        environments=cellar.environments,
         location_keys=cellar.location_keys,
         check_role=identity.check_role,
         url_domain=settings.url_domain,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from stoker.control.environments import Environments
 from stoker.control.function_layers import FunctionLayers
 from stoker.control.function_signing import FunctionSigning, config_not_found
 from stoker.control.holds import CodeHolds
@@ -84,6 +85,7 @@ class Functions:
         self._signing = signing
         self._layers = layers
         self._images = FunctionImages(ports)
+        self._environments = Environments(ports.environments)
 
     async def create(self, context: RequestContext, request: CreateFunctionRequest) -> FunctionConfiguration:
         key = new_key(context, request.function_name)
@@ -113,7 +115,7 @@ class Functions:
         function, version = described
         reserved = function.reserved_concurrency
         return GetFunctionResponse(
-            configuration=shown_configuration(version, arn=found.arn),
+            configuration=await self._shown(version, arn=found.arn),
             code=self._location(context, version),
             tags=function.tags or None,
             concurrency=None if reserved is None else Concurrency(reserved_concurrent_executions=reserved),
@@ -135,7 +137,7 @@ class Functions:
     ) -> FunctionConfiguration:
         found = target(context, request.function_name, "GetFunctionConfiguration", request.qualifier)
         resolved = await resolve(self._metadata, self._aliases, found)
-        return shown_configuration(resolved.version, arn=found.arn)
+        return await self._shown(resolved.version, arn=found.arn)
 
     async def list(self, context: RequestContext, request: ListFunctionsRequest) -> ListFunctionsResponse:
         every_version = request.function_version == "ALL"
@@ -155,7 +157,9 @@ class Functions:
         )
         page = found[:limit]
         return ListFunctionsResponse(
-            functions=tuple(listed_configuration(version, qualified=False) for version in page),
+            functions=await self._environments.listed(
+                (listed_configuration(version, qualified=False), version) for version in page
+            ),
             next_marker=marker(page[-1].key.name) if len(found) > limit else None,
         )
 
@@ -169,7 +173,9 @@ class Functions:
         )
         page = found[:limit]
         return ListFunctionsResponse(
-            functions=tuple(listed_configuration(version, qualified=True) for version in page),
+            functions=await self._environments.listed(
+                (listed_configuration(version, qualified=True), version) for version in page
+            ),
             next_marker=version_marker(page[-1].key.name, page[-1].number) if len(found) > limit else None,
         )
 
@@ -209,6 +215,9 @@ class Functions:
         changed = configured_version(stored, request, layers)
         check_snap_start(changed.stored_only.get("SnapStart"), changed.runtime)
         _check_updatable(stored, request.revision_id)
+        changed = await self._environments.reconfigured(
+            stored, changed, key_given=request.kms_key_arn is not None
+        )
         return await self._settling.uninterrupted(self._reconfigure_held(stored, changed))
 
     async def _create_held(
@@ -233,10 +242,10 @@ class Functions:
         self._ports.invalidation.publish(key)
         self._settling.begin(latest)
         if first is None:
-            return shown_configuration(latest)
+            return await self._shown(latest)
         self._settling.begin(first)
         # AWS shows version 1 here, under the ARN of the function.
-        return shown_configuration(first, arn=key.arn)
+        return await self._shown(first, arn=key.arn)
 
     async def _recode_held(
         self,
@@ -249,7 +258,7 @@ class Functions:
         try:
             await self._layers.check_size_with(changed.code_sha256, changed.layers)
             if request.dry_run:
-                return shown_configuration(changed)
+                return await self._shown(changed)
             added_bytes = changed.code_size_bytes - (0 if request.publish else stored.code_size_bytes)
             await self._storage.claim(stored.key, max(added_bytes, 0))
             with self._holds.removing():
@@ -277,7 +286,7 @@ class Functions:
         signing: dict[str, Any],
     ) -> tuple[FunctionVersion, FunctionVersion | None]:
         ports = self._ports
-        latest = created_version(
+        made = created_version(
             key,
             request,
             package,
@@ -286,6 +295,7 @@ class Functions:
             deployment_id=ports.new_id(),
             now_s=ports.clock.now_s(),
         )
+        latest = await self._environments.created(made)
         first = published_version(latest, 1, self._new_version()) if request.publish else None
         await self._storage.claim(key, package.code.size_bytes * (1 if first is None else 2))
         function = FunctionRecord(key=key, created_at_s=ports.clock.now_s(), tags=request.tags or {})
@@ -319,7 +329,7 @@ class Functions:
             raise update_in_progress(stored.arn) from problem
         self._ports.invalidation.publish(version.key)
         self._settling.begin(version)
-        return shown_configuration(version)
+        return await self._shown(version)
 
     async def _publish_update(
         self, stored: FunctionVersion, changed: FunctionVersion
@@ -340,7 +350,10 @@ class Functions:
         self._settling.begin(made.latest)
         if made.published is not None:
             self._settling.begin(made.published)
-        return shown_configuration(made.result)
+        return await self._shown(made.result)
+
+    async def _shown(self, version: FunctionVersion, *, arn: str | None = None) -> FunctionConfiguration:
+        return await self._environments.shown(shown_configuration(version, arn=arn), version)
 
     def _updating(self, stored: FunctionVersion, changed: FunctionVersion) -> FunctionVersion:
         ports = self._ports

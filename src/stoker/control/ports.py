@@ -6,6 +6,7 @@ import msgspec
 
 from stoker.core.clock import Clock
 from stoker.services.code import CodeStore
+from stoker.services.environments import EnvironmentKeeper
 from stoker.services.functions import FunctionMetadata, Invalidation
 from stoker.services.images import ImageStore
 from stoker.services.manager import Provisioner
@@ -28,6 +29,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     new_id: Callable[[], str]
     """A fresh UUID as text."""
+    environments: EnvironmentKeeper
     location_keys: Callable[[], Sequence[bytes]]
     """The first signs the URLs that GetFunction hands out; those of the others are good as well."""
     images_unavailable: Callable[[], str | None] = lambda: None

@@ -81,6 +81,7 @@ def created_version(
         logging=merged_logging(LogSettings(log_group=f"/aws/lambda/{key.name}"), request.logging_config),
         dead_letter_arn=_dead_letter_arn(None, request),
         state=CREATING,
+        kms_key_arn=request.kms_key_arn or None,
         stored_only=_stored_only({}, request),
     )
 
@@ -106,6 +107,10 @@ def configured_version(
         "stored_only": _stored_only(stored.stored_only, request),
     }
     given = {name: value for name, value in changes.items() if value is not None}
+    if request.environment is not None:
+        given["environment_sealed"] = None
+    if request.kms_key_arn is not None:
+        given["kms_key_arn"] = request.kms_key_arn or None
     given["dead_letter_arn"] = _dead_letter_arn(stored.dead_letter_arn, request)
     return msgspec.structs.replace(stored, **given)
 
@@ -235,8 +240,6 @@ def _stored_only(
     if request.snap_start is not None and request.snap_start.apply_on:
         # $LATEST itself never starts from a snapshot: this is for the versions published from it.
         kept["SnapStart"] = request.snap_start.apply_on
-    if request.kms_key_arn is not None:
-        kept["KMSKeyArn"] = request.kms_key_arn
     if request.file_system_configs is not None:
         kept["FileSystemConfigs"] = msgspec.to_builtins(request.file_system_configs)
     if request.tracing_config is not None and request.tracing_config.mode:

@@ -49,7 +49,7 @@ def shown_configuration(version: FunctionVersion, *, arn: str | None = None) -> 
         if version.dead_letter_arn is None
         else DeadLetterConfig(target_arn=version.dead_letter_arn),
         file_system_configs=_stored(version, "FileSystemConfigs", tuple[FileSystemConfig, ...]) or None,
-        kms_key_arn=version.stored_only.get("KMSKeyArn") or None,
+        kms_key_arn=version.kms_key_arn,
         tracing_config=_stored(version, "TracingConfig", TracingConfigResponse)
         or TracingConfigResponse(mode="PassThrough"),
         revision_id=version.revision_id,

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from stoker.control.environments import Environments
 from stoker.control.lookup import check_latest, target
 from stoker.control.messages import function_not_found, not_implemented
 from stoker.control.paging import marked_version, page_size, version_marker
@@ -28,6 +29,7 @@ class Versions:
         self._metadata = ports.metadata
         self._settling = settling
         self._storage = storage
+        self._environments = Environments(ports.environments)
 
     async def publish(self, context: RequestContext, request: PublishVersionRequest) -> FunctionConfiguration:
         found = target(context, request.function_name, "PublishVersion")
@@ -50,7 +52,7 @@ class Versions:
             latest_revision_id=self._ports.new_id(),
         )
         made = await self._settling.uninterrupted(self._publish(found.key, decide))
-        return shown_configuration(made.result)
+        return await self._environments.shown(shown_configuration(made.result), made.result)
 
     async def _publish(self, key: FunctionKey, decide: Publish) -> Publication:
         try:
@@ -74,6 +76,8 @@ class Versions:
             raise function_not_found(key.arn)
         page = found[:limit]
         return ListVersionsByFunctionResponse(
-            versions=tuple(listed_configuration(version, qualified=True) for version in page),
+            versions=await self._environments.listed(
+                (listed_configuration(version, qualified=True), version) for version in page
+            ),
             next_marker=version_marker(key.name, page[-1].number) if len(found) > limit else None,
         )

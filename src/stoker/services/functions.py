@@ -49,6 +49,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     reason_code: str | None = None
 
 
+class SealedEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """Environment variables under a data key that KMS wrapped."""
+
+    wrapped: bytes
+    sealed: bytes
+
+
 class LayerUse(msgspec.Struct, frozen=True, kw_only=True):
     """A layer's version as a function uses it: enough to show and to run it when the layer is deleted."""
 
@@ -98,6 +105,10 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     tmp_mb: int = 512
     architecture: str = "x86_64"
     environment: dict[str, str] | None = None
+    kms_key_arn: str | None = None
+    """The key of KMS that the environment is sealed under."""
+    environment_sealed: SealedEnvironment | None = None
+    """With such a key, in the place of ``environment``."""
     code_sha256: str
     """Base64, as CodeSha256 is shown; the name under which the code is stored. Of an image the hexadecimal
     digits of its digest."""
@@ -118,6 +129,10 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Of a published version: the description that $LATEST had, by which a later one is told apart."""
     stored_only: dict[str, Any] = {}
     """Members that are kept and shown but take no effect here, under their wire names (VpcConfig, ...)."""
+
+    def with_environment(self, variables: dict[str, str]) -> "FunctionVersion":
+        """The version with these variables, plain."""
+        return msgspec.structs.replace(self, environment=variables, environment_sealed=None)
 
     @property
     def codes(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from stoker.core.promise import Promise
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimeCatalog, RuntimePlan
 from stoker.sandbox.driver import SandboxDriver
 from stoker.services.code import CodeMissing, CodeStore
+from stoker.services.environments import EnvironmentKeeper, opened
 from stoker.services.functions import FunctionVersion
 from stoker.services.images import ImageMissing, ImageStore
 from stoker.services.invocation import Invocation, InvocationResult
@@ -56,6 +57,7 @@ class WorkerAgent:
         runtimes: RuntimeCatalog,
         clock: Clock,
         session_credentials: SessionCredentials,
+        environments: EnvironmentKeeper,
         serve_service_api: ServeServiceApi | None = None,
         read_available_mb: Callable[[], int] | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class WorkerAgent:
             Headroom(clock, settings.memory_reserve_mb, read_available_mb) if read_available_mb else None
         )
         self._code = code
+        self._environments = environments
         self._runtimes = runtimes
         self._lives: dict[str, Life] = {}
         background = Background()
@@ -175,6 +178,7 @@ class WorkerAgent:
         sandbox_id = secrets.token_hex(8)
         reference = SandboxReference(self._settings.worker_id, self._incarnation, sandbox_id, 0)
         try:
+            function = await opened(self._environments, function)
             life = await self._life(reference, function, provisioned=provisioned)
         except (CodeMissing, ImageMissing) as error:
             self._reserved_mb -= function.memory_mb

@@ -18,8 +18,10 @@ from stoker.services.context import RequestContext
 from stoker.services.lambda_types import CreateFunctionRequest, DeleteFunctionRequest, FunctionCode
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.database import Database
+from stoker.store.environments import KeptEnvironments
 from stoker.store.master_keys import load_master_keys
 from stoker.store.memory import MemoryObjectSource
+from stoker.store.memory_keys import MemoryDataKeys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
@@ -65,6 +67,7 @@ async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, 
             runtimes=Everything(),
             clock=SystemClock(),
             new_id=lambda: str(uuid.uuid4()),
+            environments=KeptEnvironments(MemoryDataKeys()),
             location_keys=lambda: (b"k" * 32,),
             code_grace_s=0.01,
         )

@@ -30,7 +30,9 @@ from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.packers import PackerPool
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
+from stoker.store.environments import KeptEnvironments
 from stoker.store.master_keys import load_master_keys
+from stoker.store.memory_keys import MemoryDataKeys
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.objects import S3ObjectSource, S3Settings
 from stoker.store.opening import open_metadata_database
@@ -110,6 +112,7 @@ class Running:
                 runtimes=Everything(),
                 clock=clock,
                 new_id=lambda: str(uuid.uuid4()),
+                environments=KeptEnvironments(MemoryDataKeys()),
                 location_keys=lambda: sealer.derive("locations"),
             )
         )

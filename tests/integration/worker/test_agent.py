@@ -20,6 +20,8 @@ from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.worker import SandboxReference, StaleReference, WorkerUnavailable
+from stoker.store.environments import KeptEnvironments
+from stoker.store.memory_keys import MemoryDataKeys
 from stoker.worker.agent import WorkerAgent, WorkerSettings
 from tests.integration.worker.process_driver import ProcessDriver
 
@@ -92,6 +94,7 @@ class Bench:
             logs=self.logs,
             runtimes=RuntimeCatalog(),
             clock=SystemClock(),
+            environments=KeptEnvironments(MemoryDataKeys()),
             session_credentials=lambda function: Credential(
                 access_key_id="ASIATEST",
                 secret="secret",

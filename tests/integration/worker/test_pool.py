@@ -20,6 +20,8 @@ from stoker.sandbox.guarded import GuardedDriver
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionVersion
 from stoker.services.invocation import Invocation
+from stoker.store.environments import KeptEnvironments
+from stoker.store.memory_keys import MemoryDataKeys
 from stoker.worker.agent import WorkerAgent
 from stoker.worker.parts import WorkerSettings
 from tests.integration.sandbox.running_jail import RunningJail, missing
@@ -71,6 +73,7 @@ class Pools(Bench):
             logs=self.logs,
             runtimes=self.catalog,
             clock=SystemClock(),
+            environments=KeptEnvironments(MemoryDataKeys()),
             session_credentials=lambda function: CREDENTIAL,
         )
 

@@ -20,6 +20,8 @@ from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.worker import SandboxReference, StaleReference, WorkerUnavailable
+from stoker.store.environments import KeptEnvironments
+from stoker.store.memory_keys import MemoryDataKeys
 from stoker.worker.agent import WorkerAgent
 from stoker.worker.parts import WorkerSettings
 from tests.simulation.worker.scripted import Runtime, ScriptedDriver, echo
@@ -91,6 +93,7 @@ class World:
             logs=self.logs,
             runtimes=Runtimes(),
             clock=VirtualClock(),
+            environments=KeptEnvironments(MemoryDataKeys()),
             session_credentials=lambda function: Credential(
                 access_key_id="A", secret="s", account="0", principal_arn="p"
             ),

@@ -17,7 +17,9 @@ from stoker.services import lambda_types
 from stoker.services.context import RequestContext
 from stoker.services.functions import FunctionKey
 from stoker.store.coordination import LocalInvalidation
+from stoker.store.environments import KeptEnvironments
 from stoker.store.memory import MemoryFunctionMetadata, MemoryObjectSource
+from stoker.store.memory_keys import MemoryDataKeys
 from stoker.store.memory_records import MemoryRecords
 from tests.unit.control.provisioner import PretendProvisioner
 
@@ -75,6 +77,7 @@ class Desk:
         self.invalidation.subscribe(self.published.append)
         self.clock = ManualClock(START_S)
         self.records = MemoryRecords(self.metadata)
+        self.data_keys = MemoryDataKeys()
         self._ids = 0
         made = {
             "metadata": self.metadata,
@@ -87,6 +90,7 @@ class Desk:
             "runtimes": Runtimes(),
             "clock": self.clock,
             "new_id": self._new_id,
+            "environments": KeptEnvironments(self.data_keys),
             "location_keys": lambda: (b"k" * 32,),
             "code_grace_s": 0.0,
         }
