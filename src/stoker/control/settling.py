@@ -90,7 +90,7 @@ class Settling:
         assert task is not None
         self._admitting.add(task)
         try:
-            await self._images.admit(image, version.key.account, version.stored_only.get("KMSKeyArn"))
+            await self._images.admit(image, version.key.account, version.kms_key_arn)
         finally:
             self._admitting.discard(task)
 
