@@ -71,16 +71,20 @@ class ImageArchive:
     def architectures(self, image: ArchiveImage) -> list[str]:
         """Lambda's architectures for which the archive has it. Raises ImageRefused."""
         found: list[str] = []
+        lacking: ImageRefused | None = None
         for architecture in documents.PLATFORMS:
             try:
                 self.manifest(Reference("local", "a", None, image.digest), architecture)
             except ImageRefused as problem:
                 if problem.kind not in ("architecture", "missing"):
                     raise
+                lacking = problem if problem.kind == "missing" else lacking
             else:
                 found.append(architecture)
         if not found:
-            raise ImageRefused("architecture", "the archive has the image for neither x86_64 nor arm64")
+            raise lacking or ImageRefused(
+                "architecture", "the archive has the image for neither x86_64 nor arm64"
+            )
         return found
 
     def manifest(self, reference: Reference, architecture: str | None) -> ImageManifest:
