@@ -10,23 +10,19 @@ from pathlib import Path
 import pytest
 
 from stoker.core.errors import ServiceError
-from stoker.packaging.code_store import LocalCodeStore, staging_folder
 from stoker.packaging.memory import MemoryCodeStore
-from stoker.packaging.packers import PackerPool
 from stoker.services.code import CodeMissing, CodeStore
+from tests.code_stores import opened
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=["memory", "sealed"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CodeStore]:
     if request.param == "memory":
         yield MemoryCodeStore(tmp_path / "code")
         return
-    packers = PackerPool(staging_folder(tmp_path / "code"))
-    made = LocalCodeStore(tmp_path / "code", packers, boot_id="this boot")
-    await made.start()
+    made = await opened(tmp_path)
     yield made
-    await made.close()
-    await packers.close()
+    await made.end()
 
 
 ACCOUNT = "000000000000"
@@ -128,6 +124,18 @@ async def test_preparing_changes_no_file_that_was_uploaded(store: CodeStore) -> 
         in_use.leave()
     with pytest.raises(CodeMissing):
         await store.prepare(sha256(b"never admitted"), (), "python3.11", ACCOUNT)
+
+
+async def test_code_in_use_outlives_being_forgotten(store: CodeStore) -> None:
+    names = [(await store.admit(archive(main=text))).code_sha256 for text in ("a", "b", "c")]
+    in_use = await store.use(names[0], (names[1], names[2]), "python3.11", ACCOUNT)
+    for name in names:
+        await store.forget(name)
+    assert isinstance(in_use.task, Path)
+    assert isinstance(in_use.opt, Path)
+    assert (in_use.task / "main").read_text() == "a"
+    assert (in_use.opt / "main").read_text() == "c"
+    in_use.leave()
 
 
 async def test_layers_are_merged_in_their_order(store: CodeStore) -> None:

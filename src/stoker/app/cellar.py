@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from stoker.app.code import open_code
 from stoker.app.configuration import ConfigurationError
 from stoker.app.native import zygote_module
 from stoker.app.object_stores import open_object_store
@@ -15,20 +15,14 @@ from stoker.aws.clients import AwsClients
 from stoker.aws.kms import KmsDataKeys
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
-from stoker.packaging.bytecode import ByteCode
-from stoker.packaging.code_store import (
-    LocalCodeStore,
-    bytecode_staging_folder,
-    read_boot_id,
-    staging_folder,
-)
+from stoker.packaging.code_store import SealedCodeStore
+from stoker.packaging.code_vault import CodeVault
 from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.oci.every import EverySource
 from stoker.packaging.oci.imported import ImportedImages
 from stoker.packaging.oci.registry.access import registry_settings
 from stoker.packaging.oci.registry.source import RegistrySource
 from stoker.packaging.oci.source import ImageSource
-from stoker.packaging.packers import PackerPool
 from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.services.images import ImageStore
 from stoker.services.keys import WrappedKeys
@@ -63,7 +57,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     data_keys: EitherDataKeys
     environments: KeptEnvironments
     objects: ObjectStore
-    code: LocalCodeStore
+    code: SealedCodeStore
     images: ImageStore
     images_unavailable: Callable[[], str | None]
     """What this host lacks for images; None: nothing."""
@@ -112,6 +106,9 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     lang = Path(settings.lang_dir or data / "lang")
     runtimes = RuntimeCatalog(lang, data / "runtimes", zygote_module() if settings.zygotes else None)
     imported_images = ImportedImages(records, settings.account)
+    objects = await open_object_store(settings, clients)
+    vault = CodeVault(objects, data_keys, data / "sealing")
+    wrapped_keys.append(vault)
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=records,
@@ -122,10 +119,10 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         kms=kms,
         data_keys=data_keys,
         environments=KeptEnvironments(data_keys),
-        objects=await open_object_store(settings, clients),
+        objects=objects,
         image_source=EverySource(_open_registries(settings, stack), imported_images),
         imported_images=imported_images,
-        code=await _open_code(data, runtimes, stack),
+        code=await open_code(settings, vault, runtimes, stack),
         images=MemoryImageStore(),
         images_unavailable=lambda: "the image store is not wired yet",
         invalidation=LocalInvalidation(),
@@ -149,28 +146,6 @@ def _open_registries(settings: Settings, stack: AsyncExitStack) -> RegistrySourc
         raise ConfigurationError(f"configuration: registry_ca: {problem}") from problem
     stack.callback(registries.close)
     return registries
-
-
-async def _open_code(data: Path, runtimes: RuntimeCatalog, stack: AsyncExitStack) -> LocalCodeStore:
-    folder = data / "code"
-    packers = PackerPool(staging_folder(folder))
-    await packers.start()
-    stack.push_async_callback(packers.close)
-    bytecode = ByteCode(bytecode_staging_folder(folder), partial(_interpreter_of, runtimes))
-    code = LocalCodeStore(folder, packers, boot_id=read_boot_id(), bytecode=bytecode)
-    await code.start()
-    stack.push_async_callback(code.close)
-    await bytecode.start()
-    stack.push_async_callback(bytecode.close)
-    return code
-
-
-def _interpreter_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:
-    """The interpreter for which a runtime's code is compiled; None where there is nothing to compile."""
-    if not runtime.startswith(("python", "nodejs")):
-        return None
-    found = (Path(known.program) for known in runtimes.available() if known.name == runtime)
-    return next(found, None)
 
 
 def _given_key(settings: Settings) -> tuple[str, str] | None:

@@ -103,6 +103,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tmp_capacity_mb: Annotated[
         int, _number("disk that all /tmp together may take (a sparse file)", ge=1024)
     ] = 65_536
+    code_cache_mb: Annotated[
+        int,
+        _number(
+            "disk for code that is decrypted and ready to be mounted; the oldest unused goes first", ge=64
+        ),
+    ] = 4096
     log_capacity_mb: Annotated[
         int, _number("disk that function logs may take; the oldest go first", ge=16)
     ] = 1024

@@ -1,8 +1,6 @@
-"""Code by CodeSha256 in a folder: the original zip, durable, and beside it the tree that sandboxes mount.
+"""The CodeStore port: code sealed in the object store, made mountable by a shelf, plain in the cache alone.
 
-Unpacked in ``.staging``; ``<hex>/original.zip`` and ``<hex>/task`` appear together by one rename. The tree is
-not synced to disk: it is trusted only within the boot that made it (``<hex>/boot``), and made again from the
-original after another.
+``folder`` is that cache, readable by nobody else and emptied at every start.
 """
 
 import asyncio
@@ -11,34 +9,38 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
-from functools import partial
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from stoker.core.errors import ServiceError, invalid_parameter
+from stoker.core.errors import ServiceError, StokerError, invalid_parameter
 from stoker.packaging.archive import UNZIPPED_MAX_BYTES
-from stoker.packaging.bytecode import ByteCode
-from stoker.packaging.layered import LayeredTrees
+from stoker.packaging.artifacts import ArtifactDamaged
+from stoker.packaging.code_vault import CodeVault, Facts, SealedCode
+from stoker.packaging.held import HeldCache
 from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
 from stoker.packaging.protocol import Refused
-from stoker.services.code import CodeArtifact, CodeInUse, CodeMissing
+from stoker.packaging.shelf import Packed, Shelf, Shelved
+from stoker.services.code import CodeArtifact, CodeInUse, CodeMissing, CodeUnavailable
 
-HASHED_HERE_MAX_BYTES = 64 * 1024
+HASHED_HERE_MAX_BYTES: Final = 64 * 1024
 """Archives up to this size are hashed in place (36 us) rather than in a packer."""
 
-ADMISSIONS_MAX = 3
+IN_MEMORY_MAX_BYTES: Final = 1024 * 1024
+"""Archives up to this size are handed to packers in memory, larger ones in a file without a name."""
+
+ADMISSIONS_MAX: Final = 3
 """Tries when code is forgotten while the same archive is admitted."""
 
-ORIGINAL = "original.zip"
-TREE = "task"
-FACTS = "facts.json"
-BOOT = "boot"
+DOWNLOADS_MAX_BYTES: Final = 512 * 1024**2
+"""Decrypted originals that are kept for downloads; the oldest go first ..."""
 
-_STAGING = ".staging"
-_BYTECODE_STAGING = ".bytecode"
-_LAYERED = ".layered"
+DOWNLOAD_BEGINS_WITHIN_S: Final = 60.0
+"""... but none before it was there this long: whoever was told its name opens it."""
 
 _MESSAGES = {
     "empty": "Uploaded file must be a non-empty zip",
@@ -47,46 +49,42 @@ _MESSAGES = {
 }
 
 
-class _Facts(msgspec.Struct, frozen=True):
-    """What was learnt when the code was admitted."""
+class _Download(msgspec.Struct, frozen=True):
+    """A decrypted original."""
 
+    file: Path
     size_bytes: int
-    unpacked_bytes: int
+
+    async def discard(self) -> None:
+        self.file.unlink()
 
 
-class LocalCodeStore:
-    """The CodeStore port on a local folder."""
+class SealedCodeStore:
+    """The CodeStore port over a vault and a shelf. Belongs to one event loop."""
 
     def __init__(
         self,
         folder: Path,
         packers: PackerPool,
+        vault: CodeVault,
+        shelf: Shelf,
         *,
-        boot_id: str,
         limit_bytes: int = UNZIPPED_MAX_BYTES,
-        bytecode: ByteCode | None = None,
     ) -> None:
         self._folder = folder
-        self._staging = staging_folder(folder)
         self._packers = packers
-        self._boot_id = boot_id
+        self._vault = vault
+        self._shelf = shelf
         self._limit_bytes = limit_bytes
-        self._bytecode = bytecode
-        self._making: dict[str, asyncio.Task[Path]] = {}
-        self._removing: set[asyncio.Task[None]] = set()
-        self._layered = LayeredTrees(folder / _LAYERED, self._staging, self.ready, bytecode)
-
-    async def start(self) -> None:
-        """Make the folder and remove what a killed process left half done."""
-        self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        await asyncio.to_thread(_remove_leftovers, self._staging)
-        self._layered.start()
+        self._downloads = HeldCache[_Download](DOWNLOADS_MAX_BYTES)
+        self._leaving: set[asyncio.TimerHandle] = set()
 
     async def close(self) -> None:
-        """Wait for removals under way."""
-        await self._layered.close()
-        if self._removing:
-            await asyncio.wait(self._removing)
+        """Discard all that is plain; whoever used it has left it."""
+        for timer in self._leaving:
+            timer.cancel()
+        await self._downloads.close()
+        await self._shelf.close()
 
     async def admit(self, archive: bytes | Path) -> CodeArtifact:
         if isinstance(archive, bytes) and not archive:
@@ -94,281 +92,183 @@ class LocalCodeStore:
         for _ in range(ADMISSIONS_MAX):
             digest = await self._admit(archive)
             # The last step does not wait, so nothing is forgotten between it and the caller's next step.
-            known = self._known(digest)
+            known = self._vault.known(digest)
             if known is not None:
-                return known
+                return _artifact(known)
         raise PackingFailed("the code was forgotten again and again while it was admitted")
 
     async def original(self, code_sha256: str) -> Path | None:
-        file = self._home(code_sha256) / ORIGINAL
-        return file if file.exists() else None
+        code = await self._vault.find(_digest(code_sha256))
+        if code is None:
+            return None
+        try:
+            entry = await self._downloads.enter(code.digest, lambda: self._decrypted(code))
+        except CodeMissing:  # forgotten since
+            return None
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            self._leaving.discard(timer)
+            self._downloads.leave(entry)
+
+        timer = loop.call_later(DOWNLOAD_BEGINS_WITHIN_S, leave)
+        self._leaving.add(timer)
+        return entry.held.file
+
+    async def artifact(self, code_sha256: str) -> CodeArtifact | None:
+        code = await self._vault.find(_digest(code_sha256))
+        return None if code is None else _artifact(code)
 
     async def use(
         self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
     ) -> CodeInUse:
-        task = await self.ready(code_sha256)
-        cache = self.prepare_nowait(code_sha256, runtime, account) if runtime else None
-        if not layers:
-            return CodeInUse(task=task, cache=cache, leave=_nothing)
-        opt = await self.layered(layers)
-        if runtime:
-            self.prepare_layers_nowait(layers, runtime)
-        return CodeInUse(task=task, opt=opt, cache=cache, leave=partial(self.leave, layers))
+        with _explained(code_sha256):
+            task = await self._shelf.enter((_digest(code_sha256),), runtime, account)
+            if not layers:
+                return CodeInUse(task=task.source, cache=task.cache, leave=task.leave)
+            try:
+                opt = await self._shelf.enter(_digests(layers), _layers_runtime(runtime), account)
+            except BaseException:
+                task.leave()
+                raise
+        return CodeInUse(
+            task=task.source, opt=opt.source, cache=task.cache, leave=lambda: _leave((task, opt))
+        )
 
     async def prepare(
         self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
     ) -> None:
-        await self.ready(code_sha256)
-        if layers:
-            # Merged before the first cold start; nobody uses it yet.
-            await self.layered(layers)
-            self.leave(layers)
-        if runtime:
-            self.prepare_when_quiet(code_sha256, runtime, account)
-            self.prepare_layers_nowait(layers, runtime)
-
-    async def ready(self, code_sha256: str) -> Path:
-        """The unpacked tree; unpacked again when only the original is left."""
-        home = self._home(code_sha256)
-        if self._is_ready(home):
-            return home / TREE
-        making = self._making.get(code_sha256)
-        if making is None:
-            making = asyncio.create_task(self._make_ready(home))
-            self._making[code_sha256] = making
-            making.add_done_callback(lambda _: self._making.pop(code_sha256, None))
-        return await asyncio.shield(making)
-
-    async def artifact(self, code_sha256: str) -> CodeArtifact | None:
-        return self._known(self._home(code_sha256).name)
-
-    async def layered(self, layers: tuple[str, ...]) -> Path:
-        # A single layer is mounted as it is.
-        return await self.ready(layers[0]) if len(layers) == 1 else await self._layered.enter(layers)
-
-    def leave(self, layers: tuple[str, ...]) -> None:
-        if len(layers) > 1:
-            self._layered.leave(layers)
-
-    def prepare_nowait(self, code_sha256: str, runtime: str, account: str) -> Path | None:
-        if self._bytecode is None:
-            return None
-        home = self._home(code_sha256)
-        if not self._bytecode.is_known(home, runtime, account) and self._is_ready(home):
-            self._bytecode.compile_nowait(home, runtime, account)
-        return self._bytecode.folder_of(home, runtime, account)
-
-    def prepare_when_quiet(self, code_sha256: str, runtime: str, account: str) -> None:
-        home = self._home(code_sha256)
-        if self._bytecode is not None and self._is_ready(home):
-            self._bytecode.compile_when_quiet(home, runtime, account)
-
-    def prepare_layers_nowait(self, layers: tuple[str, ...], runtime: str) -> None:
-        if self._bytecode is None or not layers or not runtime.startswith("python"):
-            return
-        home = self._home(layers[0]) if len(layers) == 1 else self._layered.home(layers)
-        if home is None or self._bytecode.is_known(home, runtime):
-            return
-        if len(layers) > 1 or self._is_ready(home):
-            self._bytecode.compile_nowait(home, runtime)
+        with _explained(code_sha256):
+            await self._shelf.prepare((_digest(code_sha256),), runtime, account)
+            if layers:
+                await self._shelf.prepare(_digests(layers), _layers_runtime(runtime), account)
 
     async def forget(self, code_sha256: str) -> None:
-        # The rename comes before the first await: from then on nobody finds the code here.
-        trash = self._staging / secrets.token_hex(8)
-        home = self._home(code_sha256)
-        try:
-            home.rename(trash)
-        except FileNotFoundError:
-            return
-        self._layered.forget(code_sha256)
-        compiling = [] if self._bytecode is None else self._bytecode.forget_nowait(home)
-        removing = asyncio.create_task(_remove_after(compiling, trash))
-        self._removing.add(removing)
-        removing.add_done_callback(self._removing.discard)
+        digest = _digest(code_sha256)
+        self._shelf.forget(digest)
+        self._downloads.forget(lambda key: key == digest)
+        await self._vault.forget(digest)
 
     async def stored(self) -> list[str]:
-        return [_base64(name) for name in os.listdir(self._folder) if not name.startswith(".")]
-
-    def _home(self, code_sha256: str) -> Path:
-        return self._folder / base64.b64decode(code_sha256, validate=True).hex()
+        return [_base64(digest) for digest in self._vault.digests()]
 
     async def _admit(self, archive: bytes | Path) -> str:
-        temporary = self._staging / secrets.token_hex(8)
         try:
-            digest = await self._digest(archive, temporary)
-            if self._known(digest) is not None:
+            with _opened(archive, self._folder) as file:
+                digest = await self._digest_of(archive, file)
+                if not await self._is_whole(digest):
+                    await self._pack_and_store(digest, file)
                 return digest
-            await asyncio.to_thread(_stage, archive, temporary)
-            facts = await self._unpack(temporary / ORIGINAL, temporary / TREE)
-            await asyncio.to_thread(_write_facts, temporary, facts, self._boot_id)
-            self._publish(temporary, digest)
         except PackersBusy as problem:
             raise ServiceError("TooManyRequestsException", "Rate exceeded") from problem
-        finally:
-            if temporary.exists():
-                await asyncio.shield(asyncio.to_thread(_remove, temporary))
-        await asyncio.to_thread(_sync, self._folder)
-        return digest
 
-    async def _digest(self, archive: bytes | Path, temporary: Path) -> str:
-        if isinstance(archive, bytes) and len(archive) <= HASHED_HERE_MAX_BYTES:
-            return hashlib.sha256(archive).hexdigest()
-        source = archive
-        if isinstance(archive, bytes):
-            await asyncio.to_thread(_stage, archive, temporary)
-            source = temporary / ORIGINAL
-        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    async def _is_whole(self, digest: str) -> bool:
+        """Whether it is stored; what is stored damaged makes room for what was uploaded again."""
         try:
-            return (await self._packers.hash(descriptor)).sha256
-        finally:
-            os.close(descriptor)
-
-    def _known(self, digest: str) -> CodeArtifact | None:
-        home = self._folder / digest
-        try:
-            facts = msgspec.json.decode((home / FACTS).read_bytes(), type=_Facts)
-        except FileNotFoundError:
-            return None
-        return _artifact(digest, facts)
-
-    async def _unpack(self, original: Path, into: Path) -> _Facts:
-        archive = os.open(original, os.O_RDONLY | os.O_CLOEXEC)
-        tree = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            answer = await self._packers.unpack(archive, tree, self._limit_bytes)
-            if isinstance(answer, Refused):
-                raise invalid_parameter(_MESSAGES.get(answer.kind, _MESSAGES["malformed"]))
-            return _Facts(os.fstat(archive).st_size, answer.unpacked_bytes)
-        finally:
-            os.close(archive)
-            os.close(tree)
-
-    def _publish(self, temporary: Path, digest: str) -> None:
-        """The code appears whole; when another admission of the same archive was first, its copy stays."""
-        home = self._folder / digest
-        try:
-            temporary.rename(home)
-        except OSError:
-            if not (home / FACTS).exists():
-                raise
-
-    def _is_ready(self, home: Path) -> bool:
-        try:
-            return (home / BOOT).read_text() == self._boot_id
-        except FileNotFoundError:
+            return await self._vault.find(digest) is not None
+        except ArtifactDamaged:
+            await self._vault.forget(digest)
             return False
 
-    async def _make_ready(self, home: Path) -> Path:
-        if not (home / ORIGINAL).exists():
-            raise CodeMissing(home.name)
-        temporary = self._staging / secrets.token_hex(8)
+    async def _pack_and_store(self, digest: str, file: int) -> None:
+        packed = await self._shelf.pack(file, self._limit_bytes)
+        if isinstance(packed, Refused):
+            raise invalid_parameter(_MESSAGES.get(packed.kind, _MESSAGES["malformed"]))
         try:
-            await self._check_digest(home)
-            (temporary / TREE).mkdir(parents=True)
-            await self._unpack(home / ORIGINAL, temporary / TREE)
-            await asyncio.to_thread(_replace_tree, home, temporary, self._boot_id)
-        except ServiceError as problem:
-            raise PackingFailed(f"{home.name} was admitted and is refused now") from problem
-        except FileNotFoundError as problem:
-            raise CodeMissing(home.name) from problem
-        finally:
-            if temporary.exists():
-                await asyncio.shield(asyncio.to_thread(_remove, temporary))
-        return home / TREE
+            await self._vault.put(digest, _facts(file, packed), _files(file, packed))
+        except BaseException:
+            await asyncio.shield(packed.held.discard())
+            raise
+        self._shelf.offer(digest, packed)
 
-    async def _check_digest(self, home: Path) -> None:
-        descriptor = os.open(home / ORIGINAL, os.O_RDONLY | os.O_CLOEXEC)
+    async def _digest_of(self, archive: bytes | Path, file: int) -> str:
+        if isinstance(archive, bytes) and len(archive) <= HASHED_HERE_MAX_BYTES:
+            return hashlib.sha256(archive).hexdigest()
+        return (await self._packers.hash(file)).sha256
+
+    async def _decrypted(self, code: SealedCode) -> _Download:
+        file = self._folder / f"download-{secrets.token_hex(8)}.zip"
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            hashed = await self._packers.hash(descriptor)
+            await self._vault.original_into(code, descriptor)
+        except BaseException:
+            file.unlink()
+            raise
         finally:
             os.close(descriptor)
-        if hashed.sha256 != home.name:
-            raise PackingFailed(f"the stored archive {home.name} is damaged")
+        return _Download(file, code.facts.size_bytes)
 
 
-def _nothing() -> None:
-    """A tree that a sandbox has mounted lives on after its removal."""
+def empty_folder(folder: Path) -> None:
+    """Make a folder that is this user's alone, with nothing in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
-def staging_folder(folder: Path) -> Path:
-    """Where code is unpacked before it appears in ``folder``: all that a packer may write below."""
-    return folder / _STAGING
+@contextmanager
+def _explained(code_sha256: str) -> Generator[None]:
+    """Whatever keeps code from being used, in the words of the port."""
+    try:
+        yield
+    except CodeMissing:
+        raise
+    except (StokerError, OSError) as problem:
+        raise CodeUnavailable(f"the code {code_sha256} cannot be used now: {problem}") from problem
 
 
-def bytecode_staging_folder(folder: Path) -> Path:
-    """Where byte-code is made before it appears in the trees below ``folder``."""
-    return folder / _BYTECODE_STAGING
+@contextmanager
+def _opened(archive: bytes | Path, folder: Path) -> Generator[int]:
+    """An open file with the archive, that has no name unless it had one before."""
+    if isinstance(archive, Path):
+        with archive.open("rb") as file:
+            yield file.fileno()
+    elif len(archive) <= IN_MEMORY_MAX_BYTES:
+        descriptor = os.memfd_create("archive", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, archive)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(archive)
+            yield file.fileno()
 
 
-def read_boot_id() -> str:
-    """The kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+def _facts(file: int, packed: Packed) -> Facts:
+    return Facts(os.fstat(file).st_size, packed.unpacked_bytes, packed.image_bytes)
 
 
-def _artifact(digest: str, facts: _Facts) -> CodeArtifact:
-    return CodeArtifact(_base64(digest), facts.size_bytes, facts.unpacked_bytes)
+def _files(file: int, packed: Packed) -> tuple[int, ...]:
+    return (file,) if packed.image is None else (file, packed.image)
+
+
+def _leave(shelved: Iterable[Shelved]) -> None:
+    for each in shelved:
+        each.leave()
+
+
+def _layers_runtime(runtime: str | None) -> str | None:
+    """Only Python is compiled at /opt."""
+    return runtime if runtime is not None and runtime.startswith("python") else None
+
+
+def _artifact(code: SealedCode) -> CodeArtifact:
+    return CodeArtifact(_base64(code.digest), code.facts.size_bytes, code.facts.unpacked_bytes)
+
+
+def _digest(code_sha256: str) -> str:
+    return base64.b64decode(code_sha256, validate=True).hex()
+
+
+def _digests(layers: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_digest, layers))
 
 
 def _base64(digest: str) -> str:
     return base64.b64encode(bytes.fromhex(digest)).decode()
-
-
-def _stage(archive: bytes | Path, temporary: Path) -> None:
-    """The original with an empty tree beside it, synced; nothing to do when it was staged already."""
-    if (temporary / ORIGINAL).exists():
-        return
-    (temporary / TREE).mkdir(parents=True, mode=0o755)
-    temporary.chmod(0o755)
-    original = temporary / ORIGINAL
-    with original.open("xb") as stream:
-        if isinstance(archive, bytes):
-            stream.write(archive)
-        else:
-            with archive.open("rb") as source:
-                shutil.copyfileobj(source, stream, 1024 * 1024)
-        stream.flush()
-        os.fsync(stream.fileno())
-    original.chmod(0o600)
-
-
-def _write_facts(home: Path, facts: _Facts, boot_id: str) -> None:
-    with (home / FACTS).open("xb") as stream:
-        stream.write(msgspec.json.encode(facts))
-        stream.flush()
-        os.fsync(stream.fileno())
-    (home / BOOT).write_text(boot_id)
-    _sync(home)
-
-
-def _replace_tree(home: Path, temporary: Path, boot_id: str) -> None:
-    old = temporary / "old"
-    (home / BOOT).unlink(missing_ok=True)
-    if (home / TREE).exists():
-        (home / TREE).rename(old)
-    (temporary / TREE).rename(home / TREE)
-    mark = temporary / BOOT
-    mark.write_text(boot_id)
-    mark.rename(home / BOOT)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-async def _remove_after(others: Sequence[asyncio.Future[Path | None]], folder: Path) -> None:
-    if others:
-        await asyncio.wait(others)
-    await asyncio.to_thread(_remove, folder)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder)
-
-
-def _remove_leftovers(staging: Path) -> None:
-    for entry in staging.iterdir():
-        _remove(entry)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from stoker.core.errors import StokerError
 from stoker.packaging.artifacts import ArtifactDamaged, SealedArtifact, open_bytes, seal_bytes, write_all
 from stoker.packaging.sealed_objects import SealedObjects, sealed_files
 from stoker.services.code import CodeMissing
-from stoker.services.keys import DataKeys
+from stoker.services.keys import DataKeys, WrappedKey
 from stoker.services.object_store import ObjectMissing, ObjectStore
 
 INLINE_MAX_BYTES: Final = 64 * 1024
@@ -203,28 +203,25 @@ class CodeVault:
             for name in sorted(names, key=lambda name: name != _KEY):
                 await self._store.delete(_object(digest, name))
 
-    async def rewrap(self) -> int:
-        """Wrap every data key that is under an old master key again; returns how many were.
-
-        Raises:
-            ObjectStoreUnavailable, KeyRefused, KeyUnavailable
-        """
-        rewrapped = 0
+    async def wrapped_keys(self) -> AsyncIterator[WrappedKey]:
+        """Every data key; see WrappedKeys."""
         for digest in self.digests():
-            async with self._alone(digest):
-                with contextlib.suppress(ObjectMissing):
-                    rewrapped += await self._rewrap(digest)
-        return rewrapped
+            with contextlib.suppress(ObjectMissing):
+                entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)
+                yield WrappedKey(name=digest, wrapped=entry.wrapped, context=_context(digest))
 
-    async def _rewrap(self, digest: str) -> bool:
-        entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)
-        wrapped = await self._keys.rewrap(entry.wrapped, _context(digest))
-        if wrapped is None or digest not in self._listed:
-            return False
-        entry = msgspec.structs.replace(entry, wrapped=wrapped)
-        await self._store.put(_object(digest, _KEY), msgspec.msgpack.encode(entry))
-        self._known.pop(digest, None)
-        return True
+    async def replace_wrapped(self, key: WrappedKey, wrapped: bytes) -> None:
+        """Keep a key wrapped anew; what it opens is not rewritten, but for code that lies beside its key."""
+        async with self._alone(key.name):
+            try:
+                entry = _decoded(await self._store.get(_object(key.name, _KEY)), key.name)
+            except ObjectMissing:
+                return
+            if entry.wrapped != key.wrapped or key.name not in self._listed:
+                return
+            entry = msgspec.structs.replace(entry, wrapped=wrapped)
+            await self._store.put(_object(key.name, _KEY), msgspec.msgpack.encode(entry))
+            self._known.pop(key.name, None)
 
     # --- sealing and opening
 
@@ -292,5 +289,5 @@ def _name(digest: str, part: str) -> str:
     return f"code {digest} {part}"
 
 
-def _context(digest: str) -> Mapping[str, str]:
+def _context(digest: str) -> dict[str, str]:
     return {"artifact": "code", "sha256": digest}

@@ -23,6 +23,10 @@ class CodeMissing(StokerError):
     """No code is stored under that CodeSha256."""
 
 
+class CodeUnavailable(StokerError):
+    """Code that is stored cannot be had now: it is damaged, or the store, its keys or the host fail."""
+
+
 class CodeInUse(msgspec.Struct, frozen=True, kw_only=True):
     """A function's code as a sandbox mounts it. All of it stays as it is until ``leave`` is called, once."""
 
@@ -65,6 +69,7 @@ class CodeStore(Protocol):
 
         Raises:
             CodeMissing: some of it is not here; nothing has to be left.
+            CodeUnavailable: nothing has to be left.
         """
         ...
 
@@ -75,6 +80,7 @@ class CodeStore(Protocol):
 
         Raises:
             CodeMissing: some of it is not here.
+            CodeUnavailable
         """
         ...
 

@@ -14,7 +14,7 @@ from stoker.core.errors import SandboxError
 from stoker.core.promise import Promise
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimeCatalog, RuntimePlan
 from stoker.sandbox.driver import SandboxDriver
-from stoker.services.code import CodeMissing, CodeStore
+from stoker.services.code import CodeMissing, CodeStore, CodeUnavailable
 from stoker.services.environments import EnvironmentKeeper, opened
 from stoker.services.functions import FunctionVersion
 from stoker.services.images import ImageMissing, ImageStore
@@ -180,7 +180,7 @@ class WorkerAgent:
         try:
             function = await opened(self._environments, function)
             life = await self._life(reference, function, provisioned=provisioned)
-        except (CodeMissing, ImageMissing) as error:
+        except (CodeMissing, CodeUnavailable, ImageMissing) as error:
             self._reserved_mb -= function.memory_mb
             raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
         except MountRefused as error:

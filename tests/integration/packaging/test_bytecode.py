@@ -15,8 +15,8 @@ import pytest
 
 from stoker.packaging import landlock
 from stoker.packaging.bytecode import LAUNCH_COMMAND, ByteCode
-from stoker.packaging.code_store import LocalCodeStore, bytecode_staging_folder, staging_folder
-from stoker.packaging.packers import PackerPool
+from tests import code_stores
+from tests.code_stores import TreeStore, compiling, unpacking
 from tests.security.archives.zips import archive
 
 needs_landlock = pytest.mark.skipif(landlock.version() == 0, reason="this kernel has no Landlock")
@@ -26,44 +26,34 @@ TAG = sys.implementation.cache_tag
 SMALL = archive(("main.py", b"import pkg.inner\nx = 1\n"), ("pkg/inner.py", b"y = 2\n"))
 
 
-class Store(LocalCodeStore):
-    """A store with its parts at hand."""
+async def tree_of(store: TreeStore, content: bytes, runtime: str = "python") -> Path:
+    """The tree of an archive, compiled as far as it will be."""
+    tree = await store.ready((await store.admit(content)).code_sha256, runtime)
+    await bytecode_of(store).wait_compiled()
+    return tree
 
-    parts: tuple[PackerPool, ByteCode]
 
-    async def tree_of(self, content: bytes, runtime: str = "python") -> Path:
-        """The tree of an archive, compiled as far as it will be."""
-        name = (await self.admit(content)).code_sha256
-        tree = await self.ready(name)
-        self.prepare_nowait(name, runtime, "000000000000")
-        await self.parts[1].wait_compiled()
-        return tree
+def bytecode_of(store: TreeStore) -> ByteCode:
+    assert store.bytecode is not None
+    return store.bytecode
 
 
 async def opened(
     folder: Path, interpreter: Path | None = HERE, launch: Sequence[str] = LAUNCH_COMMAND
-) -> Store:
-    packers = PackerPool(staging_folder(folder))
-    bytecode = ByteCode(bytecode_staging_folder(folder), lambda _: interpreter, launch=launch)
-    store = Store(folder, packers, boot_id="boot", bytecode=bytecode)
-    store.parts = packers, bytecode
-    await store.start()
-    await bytecode.start()
-    return store
+) -> TreeStore:
+    return await code_stores.opened(folder, interpreter=interpreter, launch=launch, compiles=True)
 
 
-async def closed(store: Store) -> None:
-    await store.parts[1].close()
-    await store.close()
-    await store.parts[0].close()
+async def closed(store: TreeStore) -> None:
+    await store.end()
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path) -> AsyncIterator[TreeStore]:
     made = await opened(tmp_path)
     yield made
     await closed(made)
-    assert os.listdir(bytecode_staging_folder(tmp_path)) == []
+    assert os.listdir(compiling(tmp_path)) == []
 
 
 def compiled(tree: Path) -> set[str]:
@@ -82,22 +72,24 @@ def run(tree: Path, code: str, interpreter: Path = HERE) -> subprocess.Completed
 
 
 @needs_landlock
-async def test_imports_use_the_bytecode_and_nothing_else_changed(store: Store) -> None:
+async def test_imports_use_the_bytecode_and_nothing_else_changed(store: TreeStore) -> None:
     content = archive(("main.py", b"import pkg.inner\n"), ("pkg/inner.py", b"y = 2\n"), ("data.txt", b"d"))
-    tree = await store.tree_of(content)
+    tree = await tree_of(store, content)
     assert compiled(tree) == {f"__pycache__/main.{TAG}.pyc", f"pkg/__pycache__/inner.{TAG}.pyc"}
     result = run(tree, "import main; print(main.pkg.inner.y)")
     assert result.stdout == "2\n"
     assert f"code object from '{tree}/__pycache__/main.{TAG}.pyc'" in result.stderr.replace('"', "'")
     assert f"code object from {tree}/main.py" not in result.stderr
-    original = tree.parent / "original.zip"
+    [name] = await store.stored()
+    original = await store.original(name)
+    assert original is not None
     assert original.read_bytes() == content
-    assert store.parts[1].statistics().files == 2
+    assert bytecode_of(store).statistics().files == 2
 
 
 @needs_landlock
-async def test_tracebacks_name_the_mounted_path_and_the_line(store: Store) -> None:
-    tree = await store.tree_of(archive(("main.py", b"def f():\n    # here\n    raise ValueError('x')\n")))
+async def test_tracebacks_name_the_mounted_path_and_the_line(store: TreeStore) -> None:
+    tree = await tree_of(store, archive(("main.py", b"def f():\n    # here\n    raise ValueError('x')\n")))
     code = "import marshal; c = marshal.loads(open(sys.argv[1], 'rb').read()[16:]); print(c.co_filename)"
     pyc = tree / "__pycache__" / f"main.{TAG}.pyc"
     shown = subprocess.run(
@@ -133,32 +125,15 @@ async def test_another_version_compiles_with_its_own_interpreter_beside_the_firs
         pytest.skip("this host has no second Python")
     for other in others:
         store = await opened(tmp_path, other)
-        tree = await store.tree_of(SMALL)
+        tree = await tree_of(store, SMALL)
         result = run(tree, "import main; print(sys.implementation.cache_tag)", other)
         tag = result.stdout.strip()
         assert f"__pycache__/main.{tag}.pyc" in compiled(tree), result.stderr
         assert f"main.{tag}.pyc'" in result.stderr
         await closed(store)
     store = await opened(tmp_path)
-    tree = await store.tree_of(SMALL)
+    tree = await tree_of(store, SMALL)
     assert f"__pycache__/main.{TAG}.pyc" in compiled(tree)
-    await closed(store)
-
-
-@needs_landlock
-async def test_bytecode_of_another_magic_number_is_made_again(tmp_path: Path) -> None:
-    store = await opened(tmp_path)
-    tree = await store.tree_of(SMALL)
-    pyc = tree / "__pycache__" / f"main.{TAG}.pyc"
-    good = pyc.read_bytes()
-    inode = (tree / "pkg" / "__pycache__" / f"inner.{TAG}.pyc").stat().st_ino
-    await closed(store)
-    pyc.write_bytes(b"\x01\x02\r\n" + good[4:])
-    store = await opened(tmp_path)
-    await store.tree_of(SMALL)
-    assert pyc.read_bytes() == good
-    assert (tree / "pkg" / "__pycache__" / f"inner.{TAG}.pyc").stat().st_ino == inode
-    assert store.parts[1].statistics().files == 1
     await closed(store)
 
 
@@ -181,9 +156,9 @@ HOSTILE = {
 
 @needs_landlock
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_hostile_sources_cost_their_own_bytecode_only(store: Store, name: str) -> None:
+async def test_hostile_sources_cost_their_own_bytecode_only(store: TreeStore, name: str) -> None:
     content = archive(("a.py", b"x = 1\n"), ("hostile.py", HOSTILE[name]), ("z.py", b"x = 2\n"))
-    tree = await store.tree_of(content)
+    tree = await tree_of(store, content)
     assert {f"__pycache__/a.{TAG}.pyc", f"__pycache__/z.{TAG}.pyc"} <= compiled(tree)
     assert (tree / "hostile.py").read_bytes() == HOSTILE[name]
     assert all(file.stat().st_size <= 16 * 1024**2 for file in tree.rglob("*.pyc"))
@@ -195,9 +170,9 @@ async def test_an_interpreter_that_is_missing_or_lies_leaves_the_tree_as_it_was(
     liar.chmod(0o755)
     for number, interpreter in enumerate((tmp_path / "none", liar, Path("/bin/false"))):
         store = await opened(tmp_path / str(number), interpreter)
-        tree = await store.tree_of(SMALL)
+        tree = await tree_of(store, SMALL)
         assert compiled(tree) == set()
-        assert store.parts[1].statistics().failed == 1
+        assert bytecode_of(store).statistics().failed == 1
         await closed(store)
 
 
@@ -210,15 +185,15 @@ async def test_a_host_without_landlock_compiles_nothing(tmp_path: Path) -> None:
         "launch.main()",
     ]
     store = await opened(tmp_path, HERE, without)
-    assert compiled(await store.tree_of(SMALL)) == set()
-    assert store.parts[1].statistics().failed == 1
+    assert compiled(await tree_of(store, SMALL)) == set()
+    assert bytecode_of(store).statistics().failed == 1
     await closed(store)
 
 
 async def test_runtimes_without_python_compile_nothing(tmp_path: Path) -> None:
     store = await opened(tmp_path, None)
-    assert compiled(await store.tree_of(SMALL, "nodejs20.x")) == set()
-    assert store.parts[1].statistics().failed == 0
+    assert compiled(await tree_of(store, SMALL, "nodejs20.x")) == set()
+    assert bytecode_of(store).statistics().failed == 0
     await closed(store)
 
 
@@ -245,15 +220,14 @@ MANY = archive(*((f"m{n}.py", b"def f(a):\n    return [a for a in a]\n" * 200) f
 
 
 @needs_landlock
-async def test_a_killed_compiler_leaves_whole_bytecode_or_none(store: Store) -> None:
+async def test_a_killed_compiler_leaves_whole_bytecode_or_none(store: TreeStore) -> None:
     name = (await store.admit(MANY)).code_sha256
-    tree = await store.ready(name)
-    store.prepare_nowait(name, "python", "000000000000")
+    tree = await store.ready(name, "python")
     first = await _compiler()
-    while not any(file.name == "3" for file in bytecode_staging_folder(tree.parent.parent).rglob("3")):
+    while not any(file.name == "3" for file in (store.folder / "compiling").rglob("3")):
         await asyncio.sleep(0.001)
     os.kill(first, signal.SIGKILL)
-    await store.parts[1].wait_compiled()
+    await bytecode_of(store).wait_compiled()
     assert len(compiled(tree)) >= 149
     result = run(
         tree, "import importlib\nfor n in range(150): importlib.import_module(f'm{n}')\nprint('all')"
@@ -271,7 +245,7 @@ async def test_a_compiler_that_always_dies_is_given_up(tmp_path: Path) -> None:
         "os.kill(os.getpid(), 9)\n"
     )
     store = await opened(tmp_path / "code", HERE, [sys.executable, str(dying)])
-    assert compiled(await store.tree_of(MANY)) == set()
+    assert compiled(await tree_of(store, MANY)) == set()
     assert (tmp_path / "runs").read_text() == "xxx"
     await closed(store)
 
@@ -280,32 +254,31 @@ async def test_a_compiler_that_always_dies_is_given_up(tmp_path: Path) -> None:
 async def test_forgetting_ends_the_compiler_and_removes_everything(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     name = (await store.admit(MANY)).code_sha256
-    await store.ready(name)
-    store.prepare_nowait(name, "python", "000000000000")
+    (await store.use(name, (), "python", "000000000000")).leave()
     await _compiler()
     await store.forget(name)
     await store.close()
-    assert await store.stored() == os.listdir(staging_folder(tmp_path)) == []
-    assert os.listdir(bytecode_staging_folder(tmp_path)) == []
+    assert await store.stored() == os.listdir(unpacking(tmp_path)) == []
+    assert os.listdir(compiling(tmp_path)) == os.listdir(store.folder / "trees") == []
     assert _children() == []
     await closed(store)
 
 
 @needs_landlock
-async def test_code_that_comes_back_is_compiled_again(store: Store) -> None:
-    tree = await store.tree_of(SMALL)
+async def test_code_that_comes_back_is_compiled_again(store: TreeStore) -> None:
+    tree = await tree_of(store, SMALL)
     [name] = await store.stored()
     await store.forget(name)
-    again = await store.tree_of(SMALL)
-    assert again == tree
+    again = await tree_of(store, SMALL)
+    assert again != tree
     assert len(compiled(again)) == 2
 
 
 async def test_leftovers_of_a_killed_service_are_removed(tmp_path: Path) -> None:
-    (bytecode_staging_folder(tmp_path) / "left").mkdir(parents=True)
-    (bytecode_staging_folder(tmp_path) / "left" / "0").write_bytes(b"x")
+    (compiling(tmp_path) / "left").mkdir(parents=True)
+    (compiling(tmp_path) / "left" / "0").write_bytes(b"x")
     store = await opened(tmp_path)
-    assert os.listdir(bytecode_staging_folder(tmp_path)) == []
+    assert os.listdir(compiling(tmp_path)) == []
     assert await store.stored() == []
     await closed(store)
 
@@ -314,45 +287,42 @@ async def test_leftovers_of_a_killed_service_are_removed(tmp_path: Path) -> None
 async def test_neither_admitting_nor_a_cold_start_waits_for_it(tmp_path: Path) -> None:
     """What is compiled elsewhere may use the machine, not the caller: milliseconds against a compiler's start."""
     with_it = await opened(tmp_path / "with")
-    packers = PackerPool(staging_folder(tmp_path / "without"))
-    without = LocalCodeStore(tmp_path / "without", packers, boot_id="boot")
-    await without.start()
-    await packers.start()
-    await with_it.parts[0].start()
+    without = await code_stores.opened(tmp_path / "without")
+    await without.packers.start()
+    await with_it.packers.start()
     costs: dict[str, list[float]] = {"with": [], "without": []}
     for number in range(30):
         for label, store in (("with", with_it), ("without", without)):
             content = archive(("main.py", b"x = %d\n" % number))
             started_s = time.perf_counter()
             name = (await store.admit(content)).code_sha256
-            await store.ready(name)
-            store.prepare_nowait(name, "python", "000000000000")
+            await store.ready(name, "python")
             costs[label].append((time.perf_counter() - started_s) * 1000)
-            await with_it.parts[1].wait_compiled()
+            await bytecode_of(with_it).wait_compiled()
     medians = {label: statistics.median(values) for label, values in costs.items()}
     assert medians["with"] < medians["without"] + 5, medians
     await closed(with_it)
-    await packers.close()
+    await closed(without)
 
 
-async def test_new_code_is_compiled_once_it_is_quiet_one_after_another(store: Store) -> None:
+async def test_new_code_is_compiled_once_it_is_quiet_one_after_another(store: TreeStore) -> None:
     archives = [archive((f"m{number}.py", b"x = 1\n")) for number in range(3)]
     names = [(await store.admit(content)).code_sha256 for content in archives]
     for name in names:
-        store.prepare_when_quiet(name, "python", "000000000000")
-    assert store.parts[1].under_way() == 0
+        await store.prepare(name, (), "python", "000000000000")
+    assert bytecode_of(store).under_way() == 0
     trees = [await store.ready(name) for name in names]
     async with asyncio.timeout(30):
         while not all(compiled(tree) for tree in trees):
-            assert store.parts[1].under_way() <= 1
+            assert bytecode_of(store).under_way() <= 1
             await asyncio.sleep(0.01)
 
 
-async def test_a_cold_start_does_not_wait_for_the_quiet(store: Store) -> None:
+async def test_a_cold_start_does_not_wait_for_the_quiet(store: TreeStore) -> None:
     name = (await store.admit(SMALL)).code_sha256
-    store.prepare_when_quiet(name, "python", "000000000000")
-    assert store.parts[1].under_way() == 0
-    tree = await store.tree_of(SMALL)
+    await store.prepare(name, (), "python", "000000000000")
+    assert bytecode_of(store).under_way() == 0
+    tree = await tree_of(store, SMALL)
     assert compiled(tree)
-    store.prepare_when_quiet(name, "python", "000000000000")
-    assert store.parts[1].statistics().trees == 1
+    await store.prepare(name, (), "python", "000000000000")
+    assert bytecode_of(store).statistics().trees == 1

@@ -10,91 +10,129 @@ from pathlib import Path
 import pytest
 
 from stoker.core.errors import ServiceError
-from stoker.packaging.code_store import LocalCodeStore, staging_folder
-from stoker.packaging.packers import PackerPool, PackingFailed
-from stoker.services.code import CodeArtifact
+from stoker.packaging.packers import PackingFailed
+from stoker.services.code import CodeArtifact, CodeUnavailable
+from stoker.services.object_store import ObjectStoreUnavailable
+from stoker.store.memory_object_store import Fault, MemoryObjectStore
+from tests.code_stores import ACCOUNT, TreeStore, opened, unpacking
 from tests.security.archives.zips import archive
 
 SMALL = archive(("main.py", b"x = 1"), ("pkg/inner.py", b"y = 2"))
 
 
 @pytest.fixture
-async def packers(tmp_path: Path) -> AsyncIterator[PackerPool]:
-    pool = PackerPool(staging_folder(tmp_path))
-    yield pool
-    await pool.close()
+async def store(tmp_path: Path) -> AsyncIterator[TreeStore]:
+    made = await opened(tmp_path)
+    yield made
+    await made.end()
 
 
-async def opened(folder: Path, packers: PackerPool, boot_id: str = "this boot") -> LocalCodeStore:
-    store = LocalCodeStore(folder, packers, boot_id=boot_id)
-    await store.start()
-    return store
-
-
-async def test_code_survives_a_restart_without_being_unpacked_again(
-    tmp_path: Path, packers: PackerPool
+async def test_code_survives_a_restart_and_is_unpacked_once_for_all_callers(
+    store: TreeStore, tmp_path: Path
 ) -> None:
-    admitted = await (await opened(tmp_path, packers)).admit(SMALL)
-    inode = (await (await opened(tmp_path, packers)).ready(admitted.code_sha256)).stat().st_ino
-    again = await opened(tmp_path, packers)
-    assert (await again.ready(admitted.code_sha256)).stat().st_ino == inode
-    assert await again.admit(SMALL) == admitted
-
-
-async def test_a_tree_of_another_boot_is_made_again_once_for_all_callers(
-    tmp_path: Path, packers: PackerPool
-) -> None:
-    admitted = await (await opened(tmp_path, packers)).admit(SMALL)
-    store = await opened(tmp_path, packers, "next boot")
-    old = await store.original(admitted.code_sha256)
-    assert old is not None
-    old = old.parent / "task"
-    (old / "main.py").write_bytes(b"\0\0\0\0\0")
+    admitted = await store.admit(SMALL)
+    again = await opened(tmp_path)
     unpacked = 0
-    unpack = packers.unpack
+    unpack = again.packers.unpack
 
     async def counted(archive: int, directory: int, limit_bytes: int) -> object:
         nonlocal unpacked
         unpacked += 1
         return await unpack(archive, directory, limit_bytes)
 
-    packers.unpack = counted  # type: ignore[method-assign]
-    trees = await asyncio.gather(*(store.ready(admitted.code_sha256) for _ in range(20)))
-    assert len(set(trees)) == 1
-    assert unpacked == 1
+    again.packers.unpack = counted  # type: ignore[method-assign]
+    trees = await asyncio.gather(*(again.ready(admitted.code_sha256) for _ in range(20)))
+    assert len(set(trees)) == unpacked == 1
     assert (trees[0] / "main.py").read_text() == "x = 1"
-    assert os.listdir(staging_folder(tmp_path)) == []
+    assert os.listdir(unpacking(tmp_path)) == []
+    assert await again.admit(SMALL) == admitted
+    await again.end()
 
 
-async def test_a_damaged_original_is_not_run(tmp_path: Path, packers: PackerPool) -> None:
-    admitted = await (await opened(tmp_path, packers)).admit(SMALL)
-    store = await opened(tmp_path, packers, "next boot")
+async def test_what_is_plain_is_in_the_cache_alone_and_is_gone_after_the_end(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    admitted = await store.admit(archive(("main.py", b"known plaintext " * 100), ("b", os.urandom(200_000))))
+    tree = await store.ready(admitted.code_sha256)
     original = await store.original(admitted.code_sha256)
     assert original is not None
-    original.write_bytes(archive(("main.py", b"evil")))
-    with pytest.raises(PackingFailed, match="damaged"):
-        await store.ready(admitted.code_sha256)
+    plain = [file for file in tmp_path.rglob("*") if file.is_file() and b"known" in file.read_bytes()]
+    assert plain == [tree / "main.py"]
+    zips = [file for file in tmp_path.rglob("*") if file.is_file() and b"main.py" in file.read_bytes()]
+    assert zips == [original]
+    assert original.parent == store.folder
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    await store.end()
+    assert [file for file in store.folder.rglob("*") if file.is_file()] == []
 
 
-async def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, packers: PackerPool) -> None:
-    for name in ("unpacking", "forgotten"):
-        (staging_folder(tmp_path) / name / "task").mkdir(parents=True)
-        (staging_folder(tmp_path) / name / "task" / "f").write_bytes(b"x")
-    await opened(tmp_path, packers)
-    assert os.listdir(staging_folder(tmp_path)) == []
+async def test_what_a_killed_process_left_plain_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "trees" / "x").mkdir(parents=True)
+    (tmp_path / "cache" / "trees" / "x" / "f").write_bytes(b"x")
+    (tmp_path / "cache" / "download-1.zip").write_bytes(b"x")
+    (tmp_path / "cache" / "link").symlink_to("/etc")
+    store = await opened(tmp_path)
+    assert [file for file in store.folder.rglob("*") if not file.is_dir()] == []
+    await store.end()
 
 
-async def test_the_same_archive_from_many_callers_is_stored_once(tmp_path: Path, packers: PackerPool) -> None:
-    store = await opened(tmp_path, packers)
+async def test_damaged_code_is_not_run_and_can_be_uploaded_again(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+    store = await opened(tmp_path, store=objects)
+    name = (await store.admit(SMALL)).code_sha256
+    [key] = objects.objects
+    objects.objects[key] = objects.objects[key][:-9] + b"x" + objects.objects[key][-8:]
+    again = await opened(tmp_path, store=objects)
+    with pytest.raises(CodeUnavailable, match="damaged"):
+        await again.ready(name)
+    objects.objects[key] = objects.objects[key][:100]
+    again = await opened(tmp_path, store=objects)
+    with pytest.raises(CodeUnavailable, match="damaged"):
+        await again.ready(name)
+    await again.admit(SMALL)
+    assert ((await again.ready(name)) / "main.py").read_text() == "x = 1"
+    for each in (again, store):
+        await each.packers.close()
+
+
+async def test_a_store_that_fails_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    objects = MemoryObjectStore()
+    store = await opened(tmp_path, store=objects)
+    objects.inject(Fault(kind="fail", operation="put"))
+    with pytest.raises(ObjectStoreUnavailable):
+        await store.admit(SMALL)
+    assert await store.stored() == []
+    assert [file for file in store.folder.rglob("*") if file.is_file()] == []
+    name = (await store.admit(SMALL)).code_sha256
+    again = await opened(tmp_path, store=objects)
+    objects.inject(Fault(kind="fail", operation="get"))
+    with pytest.raises(CodeUnavailable):
+        await again.ready(name)
+    assert ((await again.ready(name)) / "main.py").read_text() == "x = 1"
+    for each in (again, store):
+        await each.packers.close()
+
+
+async def test_the_cache_is_bounded_and_never_takes_what_is_used(tmp_path: Path) -> None:
+    store = await opened(tmp_path, cache_bytes=200_000)
+    contents = [archive(("f", os.urandom(60_000))) for _ in range(6)]
+    names = [(await store.admit(content)).code_sha256 for content in contents]
+    used = await store.ready(names[0])
+    for name in names:
+        (await store.use(name, (), None, ACCOUNT)).leave()
+    assert len(os.listdir(store.folder / "trees")) <= 4
+    assert (used / "f").exists()
+    await store.end()
+
+
+async def test_the_same_archive_from_many_callers_is_stored_once(tmp_path: Path, store: TreeStore) -> None:
     artifacts = await asyncio.gather(*(store.admit(SMALL) for _ in range(12)))
     assert len(set(map(str, artifacts))) == 1
     assert len(await store.stored()) == 1
 
 
 async def test_forgetting_while_admitting_leaves_code_or_nothing_never_half(
-    tmp_path: Path, packers: PackerPool
+    tmp_path: Path, store: TreeStore
 ) -> None:
-    store = await opened(tmp_path, packers)
     admitted = await store.admit(SMALL)
 
     async def forget() -> None:
@@ -105,59 +143,45 @@ async def test_forgetting_while_admitting_leaves_code_or_nothing_never_half(
     forgetting = asyncio.create_task(forget())
     for _ in range(10):
         again: CodeArtifact = await store.admit(SMALL)
-        assert await store.original(again.code_sha256) is not None
+        assert await store.stored() == [again.code_sha256]
     await forgetting
     await store.admit(SMALL)
-    await store.close()
     assert ((await store.ready(admitted.code_sha256)) / "pkg" / "inner.py").read_text() == "y = 2"
-    assert os.listdir(staging_folder(tmp_path)) == []
-
-
-async def test_a_mounted_tree_outlives_being_forgotten(tmp_path: Path, packers: PackerPool) -> None:
-    store = await opened(tmp_path, packers)
-    admitted = await store.admit(SMALL)
-    descriptor = os.open(await store.ready(admitted.code_sha256), os.O_PATH)
-    await store.forget(admitted.code_sha256)
-    await store.close()
-    os.fstat(descriptor)
-    os.close(descriptor)
-    assert await store.stored() == os.listdir(staging_folder(tmp_path)) == []
+    assert os.listdir(unpacking(tmp_path)) == []
 
 
 async def test_a_packer_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    pool = PackerPool(staging_folder(tmp_path), packers=1)
-    store = await opened(tmp_path, pool)
+    store = await opened(tmp_path, packers=1)
     big = archive(*((f"f{number}", os.urandom(1000)) for number in range(3000)))
     admitting = asyncio.create_task(store.admit(big))
     for _ in range(500):
         await asyncio.sleep(0.005)
-        if list(staging_folder(tmp_path).glob("*/task/*")):
+        if list(unpacking(tmp_path).glob("*/task/*")):
             break
     for process in _packer_processes():
         os.kill(process, signal.SIGKILL)
     with pytest.raises(PackingFailed):
         await admitting
-    assert await store.stored() == os.listdir(staging_folder(tmp_path)) == []
+    assert await store.stored() == os.listdir(unpacking(tmp_path)) == []
     await store.admit(SMALL)
-    await pool.close()
+    await store.end()
     assert _packer_processes() == []
 
 
-async def test_a_small_archive_costs_little(tmp_path: Path, packers: PackerPool) -> None:
+async def test_a_small_archive_costs_little(store: TreeStore) -> None:
     """The goal is 200 creations a second; a packer started for each archive would take 50 ms alone."""
-    store = await opened(tmp_path, packers)
-    await packers.start()
+    await store.packers.start()
     contents = [archive(("f", os.urandom(50))) for _ in range(30)]
     started_s = time.monotonic()
     await asyncio.gather(*(store.admit(content) for content in contents))
     assert (time.monotonic() - started_s) / len(contents) < 0.025
 
 
-async def test_the_limit_is_configurable(tmp_path: Path, packers: PackerPool) -> None:
-    store = LocalCodeStore(tmp_path, packers, boot_id="b", limit_bytes=9)
-    await store.start()
+async def test_the_limit_is_configurable(tmp_path: Path) -> None:
+    store = await opened(tmp_path, limit_bytes=9)
     with pytest.raises(ServiceError, match="Unzipped size"):
         await store.admit(SMALL)
+    await store.end()
 
 
 def _packer_processes() -> list[int]:

@@ -17,6 +17,7 @@ from stoker.store.data_keys import MasterDataKeys
 from stoker.store.local_object_store import LocalObjectStore
 from stoker.store.memory_keys import MemoryDataKeys
 from stoker.store.memory_object_store import MemoryObjectStore
+from stoker.store.rotation import WrappedDataKeys
 from stoker.store.sealing import Sealer
 
 DIGEST = "ab" * 32
@@ -188,8 +189,10 @@ async def test_keys_rotate_without_a_package_being_written(tmp_path: Path) -> No
     before = {stored.key: await store.get(stored.key) async for stored in store.list_objects("code/")}
     rotated = MasterDataKeys(Sealer([b"n" * 32, b"k" * 32]))
     vault = await opened(store, tmp_path, rotated)
-    assert await vault.rewrap() == 2
-    assert await vault.rewrap() == 0
+    rotation = WrappedDataKeys([vault], rotated)
+    assert await rotation.reseal() == (2, [])
+    assert await rotation.reseal() == (0, [])
+    assert sum((await rotation.counts()).values()) == 2
     changed = [key for key, content in before.items() if await store.get(key) != content]
     assert sorted(changed) == [f"code/{DIGEST}.key", f"code/{OTHER}.key"]
     alone = await opened(store, tmp_path, MasterDataKeys(Sealer([b"n" * 32])))

@@ -11,7 +11,6 @@ from pathlib import Path
 from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import SystemClock
-from stoker.packaging.code_store import LocalCodeStore, read_boot_id, staging_folder
 from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.packers import PackerPool
 from stoker.services.context import RequestContext
@@ -26,6 +25,7 @@ from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer
+from tests import code_stores
 from tests.unit.control.provisioner import PretendProvisioner
 
 CREATORS = 4
@@ -48,13 +48,11 @@ class Everything:
         return None
 
 
-async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, Database]:
+async def opened(data: Path) -> tuple[ControlPlane, code_stores.TreeStore, PackerPool, Database]:
     """A control plane on the real stores of a folder, started."""
     sealer = Sealer(load_master_keys(data / "master.key"))
     database = await open_metadata_database(data)
-    packers = PackerPool(staging_folder(data / "code"))
-    code = LocalCodeStore(data / "code", packers, boot_id=read_boot_id())
-    await code.start()
+    code = await code_stores.opened(data)
     plane = ControlPlane(
         Ports(
             metadata=SqlFunctionMetadata(database, sealer),
@@ -73,7 +71,7 @@ async def opened(data: Path) -> tuple[ControlPlane, LocalCodeStore, PackerPool, 
         )
     )
     await plane.start()
-    return plane, code, packers, database
+    return plane, code, code.packers, database
 
 
 async def create(plane: ControlPlane, creator: int) -> None:

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from stoker.packaging.code_store import staging_folder
 from stoker.services.lambda_types import DeleteFunctionRequest, GetFunctionRequest, ListFunctionsRequest
+from tests.code_stores import unpacking
 from tests.integration.store.creator_process import CONTEXT, opened
 
 KILLS = 3
@@ -37,8 +37,8 @@ def _run_and_kill(data: Path) -> list[str]:
         cwd=Path(__file__).parents[3],
     )
     assert creator.stdout is not None
-    lines = [creator.stdout.readline()]
-    time.sleep(0.4)
+    lines = [creator.stdout.readline() for _ in range(12)]
+    time.sleep(0.2)
     creator.kill()
     lines += list(creator.stdout)
     creator.wait()
@@ -71,7 +71,7 @@ async def _inspect(data: Path) -> set[str]:
             break
     assert set(await code.stored()) == used
     await _closed(plane, code, packers, database)
-    assert os.listdir(staging_folder(data / "code")) == []
+    assert os.listdir(unpacking(data)) == os.listdir(data / "sealing") == []
     return names
 
 

@@ -25,9 +25,7 @@ from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
 from stoker.core.clock import SystemClock
 from stoker.http.server import HttpServer, ServerLimits
-from stoker.packaging.code_store import LocalCodeStore, read_boot_id, staging_folder
 from stoker.packaging.memory_images import MemoryImageStore
-from stoker.packaging.packers import PackerPool
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
 from stoker.store.environments import KeptEnvironments
@@ -38,6 +36,7 @@ from stoker.store.objects import S3ObjectSource, S3Settings
 from stoker.store.opening import open_metadata_database
 from stoker.store.records import SqlRecords
 from stoker.store.sealing import Sealer
+from tests.code_stores import opened
 from tests.unit.control.provisioner import PretendProvisioner
 
 ACCOUNT = "000000000000"
@@ -94,10 +93,8 @@ class Running:
         credentials = StoredCredentials(self._database, sealer, clock)
         await credentials.start(ACCOUNT)
         self.root = credentials.root
-        self._packers = PackerPool(staging_folder(self._data / "code"))
-        await self._packers.start()
-        self._code = LocalCodeStore(self._data / "code", self._packers, boot_id=read_boot_id())
-        await self._code.start()
+        self._code = await opened(self._data)
+        await self._code.packers.start()
         objects = S3ObjectSource(self._data / "downloads", S3Settings({}, "us-east-1"))
         await objects.start()
         self._plane = ControlPlane(
@@ -134,8 +131,7 @@ class Running:
         await self._api.close()
         await self._downloads.close()
         await self._plane.close()
-        await self._code.close()
-        await self._packers.close()
+        await self._code.end()
         await self._database.close()
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from stoker.core.errors import ServiceError
 from stoker.packaging.archive import DEPTH_MAX, UNZIPPED_MAX_BYTES
-from stoker.packaging.code_store import LocalCodeStore, staging_folder
-from stoker.packaging.packers import PackerPool
+from tests.code_stores import TreeStore, opened, unpacking
 from tests.security.archives.zips import (
     archive,
     fingerprint,
@@ -81,19 +80,15 @@ REFUSED = {
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[LocalCodeStore]:
-    folder = tmp_path / "inner" / "code"
-    packers = PackerPool(staging_folder(folder), packers=1)
-    made = LocalCodeStore(folder, packers, boot_id="this boot")
-    await made.start()
+async def store(tmp_path: Path) -> AsyncIterator[TreeStore]:
+    made = await opened(tmp_path / "inner" / "data", packers=1)
     yield made
-    await made.close()
-    await packers.close()
+    await made.end()
 
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_hostile_archive_is_refused_and_leaves_nothing(
-    store: LocalCodeStore, tmp_path: Path, name: str
+    store: TreeStore, tmp_path: Path, name: str
 ) -> None:
     content, message = REFUSED[name]
     before = fingerprint(str(tmp_path))
@@ -103,7 +98,7 @@ async def test_hostile_archive_is_refused_and_leaves_nothing(
     assert fingerprint(str(tmp_path)) == before
 
 
-async def test_links_are_kept_verbatim_and_never_followed(store: LocalCodeStore, tmp_path: Path) -> None:
+async def test_links_are_kept_verbatim_and_never_followed(store: TreeStore, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     targets = {
         "up": "../../../secret",
@@ -118,7 +113,7 @@ async def test_links_are_kept_verbatim_and_never_followed(store: LocalCodeStore,
     assert (tmp_path / "secret").read_text() == "secret"
 
 
-async def test_modes_and_times_are_what_a_sandbox_needs(store: LocalCodeStore) -> None:
+async def test_modes_and_times_are_what_a_sandbox_needs(store: TreeStore) -> None:
     content = archive(
         (member("plain", 0o600), b"x"),
         (member("run", 0o700), b"x"),
@@ -140,7 +135,7 @@ async def test_modes_and_times_are_what_a_sandbox_needs(store: LocalCodeStore) -
     assert (tree / "plain").stat().st_mtime == 1714979290  # 2024-05-06 07:08:10 UTC
 
 
-async def test_names_beyond_ascii_survive_with_and_without_the_flag(store: LocalCodeStore) -> None:
+async def test_names_beyond_ascii_survive_with_and_without_the_flag(store: TreeStore) -> None:
     flagged = archive(("grün.txt", b"x"))
     # Info-ZIP writes UTF-8 and leaves the flag unset.
     unflagged = bytearray(archive(("gr__n.txt", b"x")))
@@ -150,29 +145,31 @@ async def test_names_beyond_ascii_survive_with_and_without_the_flag(store: Local
         assert os.listdir(tree) == ["grün.txt"]
 
 
-async def test_a_zip_behind_other_bytes_and_with_a_comment_is_still_a_zip(store: LocalCodeStore) -> None:
+async def test_a_zip_behind_other_bytes_and_with_a_comment_is_still_a_zip(store: TreeStore) -> None:
     assert (await store.admit(b"#!/bin/sh\nexit\n" + PLAIN)).unpacked_bytes == 600
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_damaged_archives_never_get_out(store: LocalCodeStore, seed: int) -> None:
+async def test_damaged_archives_never_get_out(store: TreeStore, seed: int) -> None:
     """Random damage to real archives: an answer in Lambda's words or a success, and nothing else ever."""
     chance = random.Random(seed)
     originals = [PLAIN, archive(link("l", "../x"), ("d/f", b"z" * 3000), ("e/", b"")), overlapping_bomb(3)]
-    outside = store._folder.parent
+    data = store.folder.parent
+    there = sorted(os.listdir(data))
     answers: set[str] = set()
     for _ in range(60):
         content = bytearray(chance.choice(originals))
         for _ in range(chance.randint(1, 4)):
             _damage(content, chance)
         answers.add(await _answer(store, bytes(content)))
-        assert os.listdir(outside) == ["code"]
+        assert os.listdir(data.parent) == ["data"]
+        assert sorted(os.listdir(data)) == there
     assert answers <= {"admitted", MALFORMED, TOO_BIG, EMPTY}
     assert len(answers) > 1
-    assert os.listdir(staging_folder(store._folder)) == []
+    assert os.listdir(unpacking(data)) == []
 
 
-async def _answer(store: LocalCodeStore, content: bytes) -> str:
+async def _answer(store: TreeStore, content: bytes) -> str:
     try:
         await store.admit(content)
     except ServiceError as refused:

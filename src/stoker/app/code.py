@@ -1,0 +1,67 @@
+"""Opens the code store: sealed in the object store, plain in a cache below the data folder."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from stoker.core.configuration import Settings
+from stoker.packaging.bytecode import ByteCode
+from stoker.packaging.code_store import SealedCodeStore, empty_folder
+from stoker.packaging.code_takeover import take_over
+from stoker.packaging.code_trees import UnpackedTrees
+from stoker.packaging.code_vault import CodeVault
+from stoker.packaging.packers import PackerPool
+from stoker.runtimes.catalog import RuntimeCatalog
+
+MEGABYTE: Final = 1024 * 1024
+CODE_CACHE: Final = "cache/code"
+"""In the data folder: the only place where code lies decrypted."""
+
+_log = structlog.get_logger("stoker.app")
+
+
+async def open_code(
+    settings: Settings, vault: CodeVault, runtimes: RuntimeCatalog, stack: AsyncExitStack
+) -> SealedCodeStore:
+    """The store, with what an earlier version kept plain taken over; ``stack`` closes it.
+
+    Raises:
+        StokerError: the object store or the keys fail.
+    """
+    data = Path(settings.data)
+    folder = data / CODE_CACHE
+    await asyncio.to_thread(empty_folder, folder)
+    packers = PackerPool(folder / "unpacking")
+    await packers.start()
+    stack.push_async_callback(packers.close)
+    await vault.start()
+    damaged = await take_over(data / "code", vault, packers)
+    if damaged:
+        _log.warning("archives of an earlier version are damaged and were not taken over", code=damaged)
+    bytecode = ByteCode(folder / "compiling", partial(_interpreter_of, runtimes))
+    shelf = UnpackedTrees(
+        folder / "trees",
+        folder / "unpacking",
+        packers,
+        vault,
+        limit_bytes=settings.code_cache_mb * MEGABYTE,
+        bytecode=bytecode,
+    )
+    shelf.start()
+    code = SealedCodeStore(folder, packers, vault, shelf)
+    stack.push_async_callback(code.close)
+    await bytecode.start()
+    stack.push_async_callback(bytecode.close)
+    return code
+
+
+def _interpreter_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:
+    """The interpreter for which a runtime's code is compiled; None where there is nothing to compile."""
+    if not runtime.startswith(("python", "nodejs")):
+        return None
+    found = (Path(known.program) for known in runtimes.available() if known.name == runtime)
+    return next(found, None)
