@@ -24,7 +24,7 @@ def host_python_root() -> Path:
     """A tar of a root folder with the host's Python 3.11, its standard library, a shell and their libraries."""
     if not PYTHON.exists():
         pytest.skip(f"no {PYTHON} on this host (Debian: python3)")
-    with _making("host-python", ["1", str(PYTHON.stat().st_mtime_ns)]) as target:
+    with making("host-python", ["1", str(PYTHON.stat().st_mtime_ns)]) as target:
         if target.exists():
             return target
         _write_tar(target, sorted(set(_python_files())))
@@ -37,7 +37,7 @@ def debian_root(packages: Sequence[str] = (), *, suite: str = "bookworm", hooks:
         pytest.skip("building a Debian root needs root")
     if shutil.which("mmdebstrap") is None:
         pytest.skip("no mmdebstrap on this host (Debian: mmdebstrap)")
-    with _making("debian", [suite, *packages, "--", *hooks]) as target:
+    with making("debian", [suite, *packages, "--", *hooks]) as target:
         if not target.exists():
             _bootstrap(target, suite, packages, hooks)
     return target
@@ -72,7 +72,7 @@ def _host_sources() -> list[str]:
 
 
 @contextmanager
-def _making(kind: str, parts: Sequence[str]) -> Iterator[Path]:
+def making(kind: str, parts: Sequence[str]) -> Iterator[Path]:
     """Where the tar of these parts is kept, held so that nobody else makes it at the same time."""
     CACHE.mkdir(mode=0o755, exist_ok=True)
     key = hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:16]
@@ -89,10 +89,11 @@ def _python_files() -> Iterator[Path]:
     for path in library.rglob("*"):
         if path.is_file() and not {"test", "idlelib", "tkinter", "__pycache__"} & set(path.parts):
             yield path
-    yield from _libraries([*programs, *extensions])
+    yield from libraries([*programs, *extensions])
 
 
-def _libraries(programs: Sequence[Path]) -> Iterator[Path]:
+def libraries(programs: Sequence[Path]) -> Iterator[Path]:
+    """The shared libraries and the loader of these programs."""
     listed = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False)
     for found in re.findall(r"(/\S+\.so\S*)(?= \()", listed.stdout):
         yield Path(found)
@@ -115,11 +116,12 @@ def _write_tar(target: Path, files: Sequence[Path]) -> None:
             name = re.sub(r"^(lib64|lib|bin)/", r"usr/\1/", str(file).lstrip("/"))
             if name not in added:
                 added.add(name)
-                tar.add(os.path.realpath(file), name, recursive=False, filter=_plain)
+                tar.add(os.path.realpath(file), name, recursive=False, filter=plain_member)
     partial.rename(target)
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def plain_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member without what differs from one making to the next."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     return member
