@@ -42,6 +42,7 @@ NAMES = (
     "egress",
     "bootstrap",
     "startup",
+    "flatten",
 )
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"

@@ -18,7 +18,7 @@ NONE: Final = "none"
 GZIP: Final = "gzip"
 ZSTD: Final = "zstd"
 
-_READ_BYTES: Final = 1024 * 1024
+_READ_BYTES: Final = 128 * 1024
 _GZIP_FEED_BYTES: Final = 16 * 1024
 """Little at once: what follows the end of a member is copied."""
 _PIECE_BYTES: Final = 256 * 1024

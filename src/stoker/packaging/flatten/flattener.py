@@ -6,6 +6,7 @@ is copied before it is looked at.
 
 import asyncio
 import fcntl
+import hashlib
 import mmap
 import os
 import socket
@@ -38,13 +39,28 @@ class FlatteningFailed(StokerError):
 
 
 class ReceivedChunk(msgspec.Struct, frozen=True):
-    """A sealed chunk that was not stored yet: ``read`` copies its content while the batch is stored."""
+    """A sealed chunk that was not stored yet."""
 
     number: int
     name: bytes
     key: bytes
     size_bytes: int
     read: Callable[[], bytes]
+    """Copies the content; only while the batch is being stored."""
+
+    async def content(self) -> bytes:
+        """The content, checked to be what the name says, off the event loop.
+
+        Raises:
+            FlatteningFailed: it is not: the process that read hostile layers must not name chunks of others.
+        """
+        return await asyncio.to_thread(self._checked)
+
+    def _checked(self) -> bytes:
+        content = self.read()
+        if hashlib.sha256(content).digest() != self.name:
+            raise FlatteningFailed("the flattener sent a chunk under a wrong name")
+        return content
 
 
 Store = Callable[[Sequence[ReceivedChunk]], Awaitable[None]]

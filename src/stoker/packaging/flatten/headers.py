@@ -66,11 +66,11 @@ def number(field: bytes) -> int:
         value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
     text = field.strip(b" \0")
-    if not text:
+    if text.isdigit():
+        try:
+            return int(text, 8)
+        except ValueError:
+            pass
+    elif not text:
         return 0
-    try:
-        if not text.isdigit():
-            raise ValueError(text)
-        return int(text, 8)
-    except ValueError:
-        raise invalid(f"the number {field!r}") from None
+    raise invalid(f"the number {field!r}")

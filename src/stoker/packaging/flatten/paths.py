@@ -1,11 +1,14 @@
 """Paths of an image, taken apart and bounded. Pure."""
 
+from functools import lru_cache
+
 from stoker.packaging.flatten import limits
 from stoker.packaging.flatten.limits import invalid
 
 Parts = tuple[bytes, ...]
 
 
+@lru_cache(maxsize=2)
 def parts_of(path: bytes) -> Parts:
     """The names on the way from the image's root; an absolute path means the same.
 
@@ -19,6 +22,6 @@ def parts_of(path: bytes) -> Parts:
         raise invalid(f"the path {path[:100]!r} goes up")
     if len(parts) > limits.DEPTH_MAX:
         raise invalid(f"a path {len(parts)} folders deep")
-    if any(len(part) > limits.NAME_MAX_BYTES for part in parts):
+    if parts and max(map(len, parts)) > limits.NAME_MAX_BYTES:
         raise invalid("a name longer than a kernel takes")
     return parts

@@ -24,8 +24,9 @@ class Sealers:
         self._send = send
         self._failed = failed
         self._jobs: queue.Queue[tuple[int, bytearray, int]] = queue.Queue(_BUFFERS)
-        self._buffers: queue.Queue[bytearray] = queue.Queue(_BUFFERS)
-        self._free: queue.Queue[int] = queue.Queue(SLOTS)
+        # The one used last goes first: it is still in the processor's cache.
+        self._buffers: queue.Queue[bytearray] = queue.LifoQueue(_BUFFERS)
+        self._free: queue.Queue[int] = queue.LifoQueue(SLOTS)
         self._batch: list[Chunk] = []
         self._lock = threading.Lock()
         for _ in range(_BUFFERS):

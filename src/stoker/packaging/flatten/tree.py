@@ -38,9 +38,12 @@ class Tree:
         self._linked: dict[tuple[int, bytes], dict[bytes, Node]] = {}
         self._entries = self._names_bytes = self._xattrs_bytes = 0
         self._apparent_bytes = 0
+        self._recent: tuple[Parts, Node] | None = None
+        """The folder that the last entry went into, as long as nothing else but new names changed."""
 
     def end_layer(self) -> None:
         """What was new is not any more."""
+        self._recent = None
         self.new, self.changed = [], {}
         self._fresh, self._listed, self._linked = set(), set(), {}
 
@@ -134,6 +137,8 @@ class Tree:
         self.new.append((path, node))
         self._fresh.add(id(node))
         assert parent.children is not None
+        if name in parent.children:
+            self._recent = None
         parent.children[name] = node
         self._touch(parent)
 
@@ -146,6 +151,7 @@ class Tree:
         if target is None or target.is_folder:
             raise invalid(f"{entry.path[:100]!r} is a hard link to {entry.link[:100]!r}, which is no file")
         assert parent.children is not None
+        self._recent = None
         parent.children[name] = target
         self._linked[id(parent.children), name] = parent.children
         self._touch(parent)
@@ -177,6 +183,7 @@ class Tree:
         node.mtime_s, node.mtime_ns = entry.mtime_s, entry.mtime_ns
 
     def _whiteout(self, parts: Parts, name: bytes) -> None:
+        self._recent = None
         parent = self._walk(parts[:-1], make=False, follow_last=True)
         if name == OPAQUE:
             if parent is not None and parent.is_folder:
@@ -225,10 +232,13 @@ class Tree:
         )
 
     def _parent(self, parts: Parts) -> Node:
+        if self._recent is not None and self._recent[0] == parts[:-1]:
+            return self._recent[1]
         node = self._walk(parts[:-1], make=True, follow_last=True)
         assert node is not None
         if not node.is_folder:
             raise invalid(f"{b'/'.join(parts)[:100]!r} is below what is no folder")
+        self._recent = (parts[:-1], node)
         return node
 
     def _walk(self, parts: Parts, *, make: bool, follow_last: bool) -> Node | None:

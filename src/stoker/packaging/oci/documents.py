@@ -39,6 +39,7 @@ ACCEPTED: Final = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 COMPRESSIONS: Final = {
     OCI_LAYER: "none",
     f"{OCI_LAYER}+gzip": "gzip",
+    f"{OCI_LAYER}+zstd": "zstd",
     DOCKER_LAYER: "none",
     f"{DOCKER_LAYER}.gzip": "gzip",
 }

@@ -25,7 +25,7 @@ class Layer(msgspec.Struct, frozen=True):
 
     blob: Descriptor
     compression: str
-    """``none`` or ``gzip``."""
+    """``none``, ``gzip`` or ``zstd``."""
     diff_id: str
     """The digest that the image's configuration names for the tar inside; whoever unpacks it checks it."""
 
