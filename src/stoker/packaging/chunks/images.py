@@ -1,11 +1,15 @@
 """Images in chunks, by account and digest: admitted, opened, forgotten. Roots are nobody else's business."""
 
+import contextlib
+from collections.abc import AsyncGenerator
+
 import msgspec
 
 from stoker.core.clock import Clock
 from stoker.packaging.chunks.admission import Admission, key_context, register
 from stoker.packaging.chunks.changes import ImageChanges
 from stoker.packaging.chunks.layout import (
+    TABLE,
     chunk_key,
     data_key_key,
     image_of,
@@ -25,7 +29,7 @@ from stoker.packaging.chunks.manifest import (
 from stoker.packaging.chunks.root_table import KeptRoots
 from stoker.packaging.chunks.roots import RootState, RootTable
 from stoker.services.images import ImageMissing
-from stoker.services.keys import DataKeys
+from stoker.services.keys import DataKeys, WrappedKey
 from stoker.services.object_store import ObjectMissing, ObjectStore
 
 FINDS_MAX = 5
@@ -134,17 +138,29 @@ class ChunkedImages:
         images = [image_of(entry.key) for entry in entries if entry.size_bytes != len(REVOKED)]
         return sorted(image for image in images if image is not None)
 
-    async def rewrap(self) -> int:
-        """Wrap every data key under the active master key, and touch nothing else; how many changed.
+    async def wrapped_keys(self) -> AsyncGenerator[WrappedKey, None]:
+        """The data key of the table of roots, and of each image that can be read; see WrappedKeys.
 
         Raises:
-            KeyRefused, KeyUnavailable, ObjectStoreUnavailable: some may have been wrapped; call again.
+            ObjectStoreUnavailable, RootTableDamaged
         """
-        changed = int(await self.roots.rewrap())
+        yield await self.roots.wrapped_key()
         for root in (await self.roots.read()).readable():
             for account, digest in await self.stored_in(root.id):
-                changed += await self._rewrap(root.id, account, digest)
-        return changed
+                with contextlib.suppress(ObjectMissing):  # forgotten since
+                    manifest = await self.store.get(manifest_key(root.id, account, digest))
+                    name = data_key_key(root.id, read_public(manifest).key_id)
+                    wrapped = await self.store.get(name)
+                    yield WrappedKey(name=name, wrapped=wrapped, context=key_context(account, digest))
+
+    async def replace_wrapped(self, key: WrappedKey, wrapped: bytes) -> None:
+        """Keep a data key wrapped anew, and touch nothing else."""
+        if key.name == TABLE:
+            await self.roots.replace_wrapped(key, wrapped)
+            return
+        with contextlib.suppress(ObjectMissing):
+            if await self.store.get(key.name) == key.wrapped:
+                await self.store.put(key.name, wrapped)
 
     async def _find(self, table: RootTable, account: str, digest: str) -> OpenImage | None:
         for root in table.readable():
@@ -171,14 +187,3 @@ class ChunkedImages:
         except ManifestDamaged:  # its key goes with the root
             return
         await self.store.delete(data_key_key(root, key_id))
-
-    async def _rewrap(self, root: str, account: str, digest: str) -> bool:
-        try:
-            key_id = read_public(await self.store.get(manifest_key(root, account, digest))).key_id
-            wrapped = await self.store.get(data_key_key(root, key_id))
-        except ObjectMissing:  # forgotten since
-            return False
-        again = await self.keys.rewrap(wrapped, key_context(account, digest))
-        if again is not None:
-            await self.store.put(data_key_key(root, key_id), again)
-        return again is not None

@@ -15,7 +15,7 @@ from stoker.core.clock import Clock
 from stoker.core.errors import StokerError
 from stoker.packaging.chunks.layout import TABLE, table_key
 from stoker.packaging.chunks.roots import Root, RootState, RootTable
-from stoker.services.keys import DataKeys
+from stoker.services.keys import DataKeys, WrappedKey
 from stoker.services.object_store import ObjectMissing, ObjectStore
 
 CHANGES_TRIED_MAX = 50
@@ -75,20 +75,19 @@ class KeptRoots:
                 return changed
         raise RootTableBusy("the table of roots changes again and again")
 
-    async def rewrap(self) -> bool:
-        """Wrap the table's key under the active master key; whether it had to be."""
-        table = await self.read()
-        wrapped = await self._keys.rewrap(table.wrapped_key, _CONTEXT)
-        if wrapped is None:
-            return False
+    async def wrapped_key(self) -> WrappedKey:
+        """The table's own data key. Raises as ``read``."""
+        return WrappedKey(name=TABLE, wrapped=(await self.read()).wrapped_key, context=_CONTEXT)
+
+    async def replace_wrapped(self, key: WrappedKey, wrapped: bytes) -> None:
+        """Have the table name its key wrapped anew. Raises as ``change``."""
 
         def rewrapped(current: RootTable) -> RootTable:
-            if current.wrapped_key != table.wrapped_key:
+            if current.wrapped_key != key.wrapped:
                 return current
             return msgspec.structs.replace(current, wrapped_key=wrapped)
 
         await self.change(rewrapped)
-        return True
 
     async def _read(self) -> tuple[RootTable, list[int]]:
         for _ in range(CHANGES_TRIED_MAX):

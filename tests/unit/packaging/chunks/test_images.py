@@ -17,7 +17,8 @@ from stoker.services.keys import KeyRefused
 from stoker.services.object_store import ObjectMissing, ObjectStoreUnavailable
 from stoker.store.data_keys import MasterDataKeys
 from stoker.store.memory_object_store import Fault
-from stoker.store.sealing import Sealer
+from stoker.store.rotation import WrappedDataKeys
+from stoker.store.sealing import Sealer, key_id
 from tests.unit.packaging.chunks.chunked import ACCOUNT, OTHER, Chunked, digest_of, put_all
 
 PLAINS = [b"the first chunk", b"", b"the third one"]
@@ -161,8 +162,11 @@ async def test_a_master_key_rotates_without_touching_chunks_or_manifests() -> No
     digest = await chunked.admit(ACCOUNT, PLAINS)
     before = dict(chunked.memory.objects)
     both = Chunked(chunked.store, MasterDataKeys(Sealer([new, old])), chunked.clock)
-    assert await both.images.rewrap() == 2
-    assert await both.images.rewrap() == 0
+    rotation = WrappedDataKeys([both.images], both.images.keys)
+    assert await rotation.counts() == {key_id(old): 2}
+    assert await rotation.reseal() == (2, [])
+    assert await rotation.reseal() == (0, [])
+    assert await rotation.counts() == {key_id(new): 2}
     changed = {key for key, content in chunked.memory.objects.items() if before.get(key) != content}
     assert {key.split("/")[0] + key.split("/")[-2] for key in changed} == {
         "rootskeys",
