@@ -9,6 +9,7 @@ import msgspec
 
 from stoker.app.code import open_code
 from stoker.app.configuration import ConfigurationError
+from stoker.app.images import Images, open_images
 from stoker.app.native import zygote_module
 from stoker.app.object_stores import open_object_store
 from stoker.aws.clients import AwsClients
@@ -17,16 +18,15 @@ from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.packaging.code_store import SealedCodeStore
 from stoker.packaging.code_vault import CodeVault
-from stoker.packaging.memory_images import MemoryImageStore
 from stoker.packaging.oci.every import EverySource
 from stoker.packaging.oci.imported import ImportedImages
 from stoker.packaging.oci.registry.access import registry_settings
 from stoker.packaging.oci.registry.source import RegistrySource
 from stoker.packaging.oci.source import ImageSource
 from stoker.runtimes.catalog import RuntimeCatalog
-from stoker.services.images import ImageStore
 from stoker.services.keys import WrappedKeys
 from stoker.services.object_store import ObjectStore
+from stoker.services.volumes import ImageMounter
 from stoker.store.coordination import LocalInvalidation
 from stoker.store.credentials import StoredCredentials
 from stoker.store.data_keys import EitherDataKeys, MasterDataKeys
@@ -58,9 +58,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     environments: KeptEnvironments
     objects: ObjectStore
     code: SealedCodeStore
-    images: ImageStore
-    images_unavailable: Callable[[], str | None]
-    """What this host lacks for images; None: nothing."""
+    images: Images
     image_source: ImageSource
     imported_images: ImportedImages
     invalidation: LocalInvalidation
@@ -71,7 +69,9 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: RuntimeCatalog
 
 
-async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Cellar:
+async def open_cellar(
+    settings: Settings, clock: Clock, mounter: ImageMounter, stack: AsyncExitStack
+) -> Cellar:
     """Open everything below the data folder; ``stack`` closes it.
 
     Raises:
@@ -105,10 +105,22 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
     rotation.on_changed(credentials.use_master_keys)
     lang = Path(settings.lang_dir or data / "lang")
     runtimes = RuntimeCatalog(lang, data / "runtimes", zygote_module() if settings.zygotes else None)
-    imported_images = ImportedImages(records, settings.account)
     objects = await open_object_store(settings, clients)
+    imported_images = ImportedImages(records, settings.account)
     vault = CodeVault(objects, data_keys, data / "sealing")
     wrapped_keys.append(vault)
+    image_source = EverySource(_open_registries(settings, stack), imported_images)
+    images = await open_images(
+        data / "images",
+        source=image_source,
+        imported=imported_images,
+        objects=objects,
+        objects_are_far=bool(settings.object_store),
+        keys=data_keys,
+        mounter=mounter,
+        clock=clock,
+        stack=stack,
+    )
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=records,
@@ -120,11 +132,10 @@ async def open_cellar(settings: Settings, clock: Clock, stack: AsyncExitStack) -
         data_keys=data_keys,
         environments=KeptEnvironments(data_keys),
         objects=objects,
-        image_source=EverySource(_open_registries(settings, stack), imported_images),
+        image_source=image_source,
         imported_images=imported_images,
         code=await open_code(settings, vault, runtimes, stack),
-        images=MemoryImageStore(),
-        images_unavailable=lambda: "the image store is not wired yet",
+        images=images,
         invalidation=LocalInvalidation(),
         location_keys=lambda: sealer.derive("code locations"),
         rotation=rotation,

@@ -79,6 +79,7 @@ def wire_rooms(
     data = Path(settings.data)
     runtimes = cellar.runtimes
     worker = _worker(settings, cellar, clock, driver, logs, runtimes, serve_service_api, zygotes)
+    cellar.images.on_mount_lost.append(worker.mount_lost)
     workers = {worker.worker_id: worker}
     identity = IdentityPlane(_identity_ports(settings, cellar, clock))
     limits = PoolLimits(idle_timeout_s=float(settings.idle_timeout_s))
@@ -193,7 +194,7 @@ def _worker(
         ),
         driver=driver,
         code=cellar.code,
-        images=cellar.images,
+        images=cellar.images.store,
         logs=logs,
         runtimes=runtimes,
         clock=clock,
@@ -232,8 +233,8 @@ def _control_ports(
         records=cellar.records,
         provisioner=provisioner,
         code=cellar.code,
-        images=cellar.images,
-        images_unavailable=cellar.images_unavailable,
+        images=cellar.images.store,
+        images_unavailable=cellar.images.unavailable,
         objects=objects,
         invalidation=cellar.invalidation,
         runtimes=CatalogSupport(runtimes),

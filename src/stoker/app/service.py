@@ -67,7 +67,7 @@ class Service:
     async def open(self, stack: AsyncExitStack) -> None:
         """Start everything; the API listens last, so that /ready means ready."""
         settings = self._settings
-        cellar = await open_cellar(settings, self._clock, stack)
+        cellar = await open_cellar(settings, self._clock, self._driver.mounter, stack)
         logs = await FileLogStore.open(
             Path(settings.data) / "logs",
             self._clock,
@@ -151,10 +151,10 @@ class Service:
     def _image_admin(self, cellar: Cellar) -> LocalImageAdmin:
         imported = cellar.imported_images
         return LocalImageAdmin(
-            ImageImporter(cellar.images, imported, self._clock),
+            ImageImporter(cellar.images.store, imported, self._clock),
             imported,
             _made(Path(self._settings.data) / "spool"),
-            cellar.images_unavailable,
+            cellar.images.unavailable,
         )
 
     async def _serve_service_api(self, listening: socket) -> Callable[[], None]:

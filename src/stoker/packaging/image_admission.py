@@ -1,4 +1,4 @@
-"""Admits an image: its layers come from a source, go through the flattener and end as chunks and a manifest."""
+"""Admits an image: layers come from a source, go through the flattener and end as chunks and a manifest."""
 
 import asyncio
 import contextlib
@@ -93,13 +93,9 @@ class ImageAdmission:
         if done.user is not None:
             configuration = with_user(configuration, done.user.uid, done.user.gid, done.user.home)
         meter.turn("storing")
-        await admission.publish(
-            make_manifest(done.size_bytes, entries, msgspec.json.encode(configuration))
-        )
+        await admission.publish(make_manifest(done.size_bytes, entries, msgspec.json.encode(configuration)))
 
-    async def _layers(
-        self, manifest: ImageManifest, meter: "_Meter"
-    ) -> AsyncGenerator[tuple[Layer, int]]:
+    async def _layers(self, manifest: ImageManifest, meter: "_Meter") -> AsyncGenerator[tuple[Layer, int]]:
         """Layers in their order, as open files without names; each while the one before is flattened."""
         ahead: asyncio.Task[int] | None = None
         try:

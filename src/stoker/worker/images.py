@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import msgspec
 
 from stoker.core.errors import LaunchRefused
 from stoker.core.reserved_environment import RESERVED
+from stoker.core.threads import CallThreads
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimePlan
 from stoker.sandbox.driver import SandboxUser
 from stoker.services.functions import FunctionVersion, ImageOverrides, ImageUse
@@ -23,6 +25,13 @@ IMAGE = "image"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where an image that says nothing has its programs; every container engine takes this."""
 
+PLACES = ("dev", "tmp", "proc", "etc/resolv.conf", "etc/hosts", "etc/hostname")
+"""Where the jail mounts something over an image; as native/jail/root.c has them."""
+
+FIRST_READS_MAX = 16
+"""Images that are looked at at one time, each in a thread that may wait for the store."""
+
+_THREADS = CallThreads("stoker-image-roots", threads_max=FIRST_READS_MAX)
 _ALWAYS = {"LAMBDA_TASK_ROOT": "/var/task", "LAMBDA_RUNTIME_DIR": "/var/runtime"}
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,12 +63,17 @@ async def mounted_image(images: ImageStore, function: FunctionVersion, image: Im
     if artifact is None:
         raise ImageMissing(image.resolved_uri)
     tree = await images.mounted(account, image.digest)
+    try:
+        extensions = await _THREADS.call(partial(_looked_at, tree))
+    except BaseException:
+        images.leave(account, image.digest)
+        raise
     configuration = artifact.configuration
     user = configuration.user
     folders = CodeFolders(
         root=tree,
         user=SandboxUser(user.uid, user.gid) if user is not None and user.uid else None,
-        extensions=_extensions_in(tree),
+        extensions=extensions,
     )
     return MountedImage(
         plan=image_plan(configuration, function.image_overrides or ImageOverrides()),
@@ -105,6 +119,18 @@ def image_launch_failure(plan: RuntimePlan, problem: LaunchRefused) -> LaunchFai
         f"Cmd: [{' '.join(plan.argv[plan.entry_points :])}]\tWorkingDir: [{plan.working_directory}]\n"
     )
     return LaunchFailure(error_type, text, line)
+
+
+def _looked_at(tree: MountedTree) -> tuple[str, ...]:
+    """Touch what a sandbox is put together from, and say which extensions there are.
+
+    Whoever reads an image may wait for its chunks: neither the event loop, which fetches them, nor the jail,
+    which makes one sandbox after the other, must be the first.
+    """
+    for place in PLACES:
+        with suppress(OSError):
+            os.stat(place, dir_fd=tree.folder, follow_symlinks=False)
+    return _extensions_in(tree)
 
 
 def _extensions_in(tree: MountedTree) -> tuple[str, ...]:
