@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from stoker.app.code import open_code
-from stoker.app.configuration import ConfigurationError
 from stoker.app.images import Images, open_images
 from stoker.app.native import zygote_module
 from stoker.app.object_stores import open_object_store
@@ -18,11 +17,6 @@ from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
 from stoker.packaging.code_store import SealedCodeStore
 from stoker.packaging.code_vault import CodeVault
-from stoker.packaging.oci.every import EverySource
-from stoker.packaging.oci.imported import ImportedImages
-from stoker.packaging.oci.registry.access import registry_settings
-from stoker.packaging.oci.registry.source import RegistrySource
-from stoker.packaging.oci.source import ImageSource
 from stoker.runtimes.catalog import RuntimeCatalog
 from stoker.services.keys import WrappedKeys
 from stoker.services.object_store import ObjectStore
@@ -59,8 +53,6 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     objects: ObjectStore
     code: SealedCodeStore
     images: Images
-    image_source: ImageSource
-    imported_images: ImportedImages
     invalidation: LocalInvalidation
     location_keys: Callable[[], tuple[bytes, ...]]
     rotation: KeyRotation
@@ -106,21 +98,10 @@ async def open_cellar(
     lang = Path(settings.lang_dir or data / "lang")
     runtimes = RuntimeCatalog(lang, data / "runtimes", zygote_module() if settings.zygotes else None)
     objects = await open_object_store(settings, clients)
-    imported_images = ImportedImages(records, settings.account)
     vault = CodeVault(objects, data_keys, data / "sealing")
     wrapped_keys.append(vault)
-    image_source = EverySource(_open_registries(settings, stack), imported_images)
-    images = await open_images(
-        data / "images",
-        source=image_source,
-        imported=imported_images,
-        objects=objects,
-        objects_are_far=bool(settings.object_store),
-        keys=data_keys,
-        mounter=mounter,
-        clock=clock,
-        stack=stack,
-    )
+    images = await open_images(settings, records, objects, data_keys, mounter, clock, stack)
+    wrapped_keys.append(images.chunked)
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=records,
@@ -132,8 +113,6 @@ async def open_cellar(
         data_keys=data_keys,
         environments=KeptEnvironments(data_keys),
         objects=objects,
-        image_source=image_source,
-        imported_images=imported_images,
         code=await open_code(settings, vault, runtimes, stack),
         images=images,
         invalidation=LocalInvalidation(),
@@ -142,21 +121,6 @@ async def open_cellar(
         wrapped_keys=wrapped_keys,
         runtimes=runtimes,
     )
-
-
-def _open_registries(settings: Settings, stack: AsyncExitStack) -> RegistrySource:
-    chosen = registry_settings(
-        settings.registry_config,
-        settings.registry_ca,
-        settings.registry_plain_http,
-        settings.registries,
-    )
-    try:
-        registries = RegistrySource(chosen)
-    except OSError as problem:
-        raise ConfigurationError(f"configuration: registry_ca: {problem}") from problem
-    stack.callback(registries.close)
-    return registries
 
 
 def _given_key(settings: Settings) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """The image store of this host: where images come from, where their chunks lie, what mounts them."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -7,18 +8,25 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from stoker.app.configuration import ConfigurationError
 from stoker.core.clock import Clock
+from stoker.core.configuration import Settings
+from stoker.core.errors import StokerError
 from stoker.core.threads import CallThreads
+from stoker.packaging.chunks.collector import Collector, CollectorLimits
 from stoker.packaging.chunks.images import ChunkedImages
 from stoker.packaging.image_admission import ImageAdmission
 from stoker.packaging.image_mounts import ImageMounts
 from stoker.packaging.image_store import ChunkedImageStore
+from stoker.packaging.oci.every import EverySource
 from stoker.packaging.oci.imported import ImportedImages
-from stoker.packaging.oci.source import ImageSource
+from stoker.packaging.oci.registry.access import registry_settings
+from stoker.packaging.oci.registry.source import RegistrySource
 from stoker.packaging.volumes.chunk_source import ChunkSource
 from stoker.packaging.volumes.serving import VolumeProcess
 from stoker.services.keys import DataKeys
 from stoker.services.object_store import ObjectStore
+from stoker.services.records import Records
 from stoker.services.volumes import ImageMounter
 
 THREADS_MAX = 16
@@ -30,6 +38,10 @@ PLAIN_CACHE_BYTES = 256 * 1024**2
 SEALED_CACHE_BYTES = 4 * 1024**3
 """Sealed chunks on this host's disk, where they come from a bucket."""
 
+COLLECT_EVERY_S = 3600.0
+COLLECTOR = CollectorLimits(rotate_after_s=7 * 86_400.0, grace_s=2 * 86_400.0)
+"""A sandbox lives for less than the grace, so that none reads from a root whose chunks go."""
+
 _log = structlog.get_logger("stoker.images")
 
 
@@ -37,6 +49,8 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     """What the rooms need of them."""
 
     store: ChunkedImageStore
+    imported: ImportedImages
+    chunked: ChunkedImages
     unavailable: Callable[[], str | None]
     """What this host lacks for running images; None: nothing."""
     on_mount_lost: list[Callable[[int], None]]
@@ -44,23 +58,47 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def open_images(
-    folder: Path,
-    *,
-    source: ImageSource,
-    imported: ImportedImages,
+    settings: Settings,
+    records: Records,
     objects: ObjectStore,
-    objects_are_far: bool,
     keys: DataKeys,
     mounter: ImageMounter,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Images:
-    """Open everything; ``stack`` closes it. Nothing is mounted or started before it is needed."""
+    """Open everything; ``stack`` closes it. Nothing is mounted or started before it is needed.
+
+    Raises:
+        ConfigurationError: the settings of registries cannot be used.
+    """
+    folder = Path(settings.data) / "images"
+    imported = ImportedImages(records, settings.account)
+    source = EverySource(_open_registries(settings, stack), imported)
     chunked = ChunkedImages(objects, keys, clock)
     admission = ImageAdmission(source, chunked, folder / "layers")
     await admission.start()
+    mounts, told = await _open_mounts(settings, chunked, folder, mounter)
+    stack.push_async_callback(mounts.close)
+    collecting = asyncio.create_task(
+        _collect(Collector(chunked, clock, COLLECTOR, on_problem=_collector_problem))
+    )
+    stack.callback(collecting.cancel)
+    return Images(
+        store=ChunkedImageStore(source, chunked, admission, mounts, imported.roots),
+        imported=imported,
+        chunked=chunked,
+        unavailable=lambda: mounter.volumes_unavailable,
+        on_mount_lost=told,
+    )
+
+
+async def _open_mounts(
+    settings: Settings, chunked: ChunkedImages, folder: Path, mounter: ImageMounter
+) -> tuple[ImageMounts, list[Callable[[int], None]]]:
+    """The mounts, and whom to tell of lost ones."""
     threads = CallThreads("stoker-volumes", threads_max=THREADS_MAX)
-    cached = ChunkSource(objects, threads, folder / "chunks" if objects_are_far else None, SEALED_CACHE_BYTES)
+    kept = folder / "chunks" if settings.object_store else None
+    cached = ChunkSource(chunked.store, threads, kept, SEALED_CACHE_BYTES)
     await cached.start()
     told: list[Callable[[int], None]] = []
 
@@ -77,9 +115,33 @@ async def open_images(
         on_lost=lost,
         on_alarm=lambda what: _log.error("image_chunk", problem=what),
     )
-    stack.push_async_callback(mounts.close)
-    return Images(
-        store=ChunkedImageStore(source, chunked, admission, mounts, imported.roots),
-        unavailable=lambda: mounter.volumes_unavailable,
-        on_mount_lost=told,
+    return mounts, told
+
+
+async def _collect(collector: Collector) -> None:
+    """Look for garbage now and then, for as long as the service runs."""
+    while True:
+        await asyncio.sleep(COLLECT_EVERY_S)
+        try:
+            await collector.collect()
+        except StokerError as problem:
+            _log.warning("image_collector", problem=str(problem))  # the rest is done next time
+
+
+def _collector_problem(what: str, problem: Exception | None) -> None:
+    _log.error("image_collector", problem=what, error=str(problem) if problem else None)
+
+
+def _open_registries(settings: Settings, stack: AsyncExitStack) -> RegistrySource:
+    chosen = registry_settings(
+        settings.registry_config,
+        settings.registry_ca,
+        settings.registry_plain_http,
+        settings.registries,
     )
+    try:
+        registries = RegistrySource(chosen)
+    except OSError as problem:
+        raise ConfigurationError(f"configuration: registry_ca: {problem}") from problem
+    stack.callback(registries.close)
+    return registries

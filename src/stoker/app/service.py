@@ -149,7 +149,7 @@ class Service:
         stack.push_async_callback(server.close, DRAIN_S)
 
     def _image_admin(self, cellar: Cellar) -> LocalImageAdmin:
-        imported = cellar.imported_images
+        imported = cellar.images.imported
         return LocalImageAdmin(
             ImageImporter(cellar.images.store, imported, self._clock),
             imported,
