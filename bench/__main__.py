@@ -43,6 +43,7 @@ NAMES = (
     "bootstrap",
     "startup",
     "flatten",
+    "images",
 )
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"

@@ -1,5 +1,6 @@
 """Images flattened by the confined process, mounted by this kernel, and compared with what others unpack."""
 
+import asyncio
 import hashlib
 import os
 import random
@@ -214,3 +215,15 @@ async def test_no_room_for_a_layer_is_said(tmp_path: Path) -> None:
 async def test_a_killed_flattener_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(FlatteningFailed):
         await _one_layer(tmp_path / "scratch", Flat().store, kill=True)
+
+
+async def test_a_store_may_be_slower_than_the_flattener(tmp_path: Path) -> None:
+    """The last chunks are stored after the process has ended by itself."""
+    flat = Flat()
+
+    async def store(chunks: Sequence[ReceivedChunk]) -> None:
+        await asyncio.sleep(0.5)
+        await flat.store(chunks)
+
+    await _one_layer(tmp_path / "scratch", store)
+    assert flat.stored

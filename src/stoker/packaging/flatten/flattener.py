@@ -83,6 +83,7 @@ class Flattening:
         self._block_bytes = block_bytes
         self._storing: set[asyncio.Task[None]] = set()
         self._in_use: set[int] = set()
+        self._is_finished = False
         self.missing: tuple[str, ...] = ()
         """What the host does not offer for confining the process."""
 
@@ -135,6 +136,7 @@ class Flattening:
         answer = await self._next()
         if not isinstance(answer, protocol.Flattened):
             raise FlatteningFailed(f"the flattener answered {type(answer).__name__}")
+        self._is_finished = True
         if self._storing:
             await asyncio.gather(*self._storing)
         return answer
@@ -185,7 +187,8 @@ class Flattening:
         received = [self._received(chunk) for chunk in chunks]
         await self._store(received)
         self._in_use.difference_update(slots)
-        self._send(protocol.Taken(slots), [])
+        if not self._is_finished:  # else it has sent all and is gone
+            self._send(protocol.Taken(slots), [])
 
     def _received(self, chunk: protocol.Chunk) -> ReceivedChunk:
         start = chunk.slot * CHUNK_BYTES
