@@ -261,16 +261,14 @@ def test_members_are_shown_and_published(service: Any, stoker: RunningStoker) ->
     name, queue = "versions-members", f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead"
     files = [{"Arn": f"arn:aws:elasticfilesystem:{REGION}:{ACCOUNT}:access-point/fsap-{'0' * 17}"}]
     files[0]["LocalMountPath"] = "/mnt/data"
-    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/x"
     given = {
         "DeadLetterConfig": {"TargetArn": queue},
         "FileSystemConfigs": files,
-        "KMSKeyArn": key,
         "TracingConfig": {"Mode": "Active"},
     }
     created(stoker, name, **given)
     service.publish_version(FunctionName=name)
-    cleared = {"DeadLetterConfig": {"TargetArn": ""}, "FileSystemConfigs": [], "KMSKeyArn": ""}
+    cleared = {"DeadLetterConfig": {"TargetArn": ""}, "FileSystemConfigs": []}
     service.update_function_configuration(FunctionName=name, **cleared)
     latest = settled(stoker, name)
     version = service.get_function_configuration(FunctionName=name, Qualifier="1")
