@@ -12,10 +12,12 @@ from typing import Any
 
 import msgspec
 
+from stoker.core.clock import Clock
 from stoker.core.errors import StokerError
 from stoker.packaging.chunks.images import ChunkedImages, OpenImage
 from stoker.packaging.chunks.layout import profile_key
-from stoker.packaging.volumes.chunk_source import ChunkSource
+from stoker.packaging.chunks.reading import Alarms, ChunkSource, ImageReader
+from stoker.packaging.chunks.sealing import SealedChunk
 from stoker.packaging.volumes.profile import decode_profile, encode_profile, is_news
 from stoker.packaging.volumes.serving import VolumeContent, VolumeProcess, VolumesFailed
 from stoker.services.images import ImageMissing
@@ -51,6 +53,7 @@ class ImageMounts:
         images: ChunkedImages,
         source: ChunkSource,
         mounter: ImageMounter,
+        clock: Clock,
         *,
         process: Callable[[Callable[[Sequence[int]], None]], VolumeProcess],
         on_lost: Callable[[int], None],
@@ -59,6 +62,8 @@ class ImageMounts:
         self._images = images
         self._source = source
         self._mounter = mounter
+        self._clock = clock
+        self.alarms = Alarms()
         self.process = process(self._server_died)
         self._on_lost = on_lost
         self._on_alarm = on_alarm
@@ -153,10 +158,11 @@ class ImageMounts:
         self._rest(mount)  # until the first who asked, who may have gone, takes it up
 
     def _content(self, image: OpenImage, profile: tuple[int, ...]) -> VolumeContent:
-        root, digest = image.place.root, image.place.digest
+        digest = image.place.digest
+        reader = ImageReader(self._images, image, self._clock, self.alarms, self._source)
 
-        async def fetch(name: bytes, again: bool) -> bytes:
-            return await self._source.fetch(root, name, again=again)
+        async def fetch(index: int, again: bool) -> SealedChunk | None:
+            return await reader.chunk(index, again=again)
 
         def touched(indexes: tuple[int, ...]) -> None:
             if is_news(profile, indexes):
@@ -207,10 +213,10 @@ class ImageMounts:
         # The process hears from the kernel when the last sandbox has let go; until then it serves on.
 
     def _server_died(self, volumes: Sequence[int]) -> None:
+        """Or the volumes were aborted: those that we unmounted are not here any more."""
         for mount in [each for each in self._mounts.values() if each.tree.mount_id in volumes]:
             self._begin(self._abandon(mount))
-        for volume in volumes:
-            self._on_lost(volume)
+            self._on_lost(mount.tree.mount_id)
 
     async def _abandon(self, mount: _Mount) -> None:
         self._keep(mount)

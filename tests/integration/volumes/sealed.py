@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from stoker.packaging.chunks.manifest import ChunkEntry, Manifest, make_manifest
-from stoker.packaging.chunks.sealing import CHUNK_BYTES, seal_chunk
+from stoker.packaging.chunks.sealing import CHUNK_BYTES, SealedChunk, seal_chunk
 from stoker.services.object_store import ObjectMissing, ObjectStoreUnavailable
 
 SALT = bytes(range(32))
@@ -30,7 +31,17 @@ class SealedStore:
                 entries.append(ChunkEntry(index, sealed.name, sealed.key))
         return make_manifest(len(image), entries, b"")
 
-    async def fetch(self, name: bytes, again: bool) -> bytes:
+    def fetcher(self, manifest: Manifest) -> Callable[[int, bool], Awaitable[SealedChunk | None]]:
+        """Gives the chunks of one image."""
+
+        async def fetch(index: int, again: bool) -> SealedChunk | None:
+            entry = manifest.chunk(index)
+            assert entry is not None
+            return SealedChunk(entry.name, entry.key, await self._content(entry.name, again))
+
+        return fetch
+
+    async def _content(self, name: bytes, again: bool) -> bytes:
         self.fetched[name] += 1
         content = self.chunks[name]
         await asyncio.sleep(self.delay_s)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from stoker.core.threads import CallThreads
 from stoker.packaging import image_mounts
 from stoker.packaging.chunks.sealing import CHUNK_BYTES
 from stoker.packaging.image_mounts import ImageMounts
-from stoker.packaging.volumes.chunk_source import ChunkSource
+from stoker.packaging.volumes.cached_chunks import CachedChunks
 from stoker.packaging.volumes.serving import VolumeProcess
+from stoker.sandbox import container_sandbox
 from stoker.sandbox.container import ContainerDriver
 from stoker.sandbox.driver import MountPoint, SandboxSpec
 from stoker.services.images import ImageMissing
@@ -41,11 +42,12 @@ class World:
         self.lost: list[int] = []
         self.alarms: list[str] = []
         threads = CallThreads("test", threads_max=16)
-        self.source = ChunkSource(self.chunked.store, threads, cache, 64 << 20)
+        self.source = CachedChunks(self.chunked.store, threads, cache, 64 << 20)
         self.mounts = ImageMounts(
             self.chunked.images,
             self.source,
             driver.mounter,
+            self.chunked.clock,
             process=lambda lost: VolumeProcess(threads, 32 << 20, lost),
             on_lost=self.lost.append,
             on_alarm=self.alarms.append,
@@ -85,6 +87,14 @@ def read(tree: MountedTree, name: str) -> bytes:
         return file.read()
 
 
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(250):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    assert condition()
+
+
 async def test_sandboxes_of_an_image_share_its_mount(world: World) -> None:
     first, second = await asyncio.gather(world.mounted(), world.mounted())
     assert first == second
@@ -104,10 +114,7 @@ async def test_a_mount_goes_some_time_after_its_last_sandbox(
     assert (await world.mounted()).mount_id == first.mount_id  # in use: it stays
     world.leave()
     world.leave()
-    for _ in range(100):
-        await asyncio.sleep(0.02)
-        if not world.mounts.process.serves(first.mount_id):
-            break
+    await _until(lambda: not world.mounts.process.serves(first.mount_id))
     assert (await world.mounted()).mount_id != first.mount_id
 
 
@@ -135,11 +142,7 @@ async def test_a_killed_process_ends_the_sandboxes_of_its_images(world: World) -
     assert await read_all(sandbox.output) == b"hello"
     assert world.mounts.process.pid
     os.kill(world.mounts.process.pid, signal.SIGKILL)
-    for _ in range(250):
-        await asyncio.sleep(0.02)
-        if world.lost:
-            break
-    assert world.lost == [tree.mount_id]
+    await _until(lambda: world.lost == [tree.mount_id])
     again = await world.mounted()
     assert again.mount_id != tree.mount_id
     assert await asyncio.to_thread(read, again, "big") == BIG
@@ -168,3 +171,38 @@ async def test_damage_on_this_disk_is_fetched_anew(world: World, tmp_path: Path)
         path.write_bytes(bytes(100))
     assert await asyncio.to_thread(read, await world.mounted(), "big") == BIG
     assert not world.alarms
+
+
+async def test_a_server_that_hangs_is_told_of_and_its_sandboxes_die_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_sandbox, "KILL_WAIT_S", 0.3)
+    tree = await world.mounted()
+    world.driver.on_image_hangs = world.mounts.process.kill
+    sandbox = await world.driver.create(
+        SandboxSpec(sandbox_id="one", limits=LIMITS, mounts={MountPoint.OPT: tree})
+    )
+    assert world.mounts.process.pid
+    os.kill(world.mounts.process.pid, signal.SIGSTOP)
+    await sandbox.launch(shell("cat /opt/big"))
+    await asyncio.sleep(0.2)
+    sandbox.freeze()  # what waits for an image never freezes: its deadline kills it, which waits as well
+    started = asyncio.get_running_loop().time()
+    await asyncio.wait_for(sandbox.wait(), 10)
+    assert asyncio.get_running_loop().time() - started > 2
+    await sandbox.destroy()
+    await _until(lambda: world.lost == [tree.mount_id])
+
+
+async def test_all_sandboxes_of_a_lost_image_are_killed_and_no_others(world: World) -> None:
+    tree = await world.mounted()
+    mine = await world.driver.create(
+        SandboxSpec(sandbox_id="mine", limits=LIMITS, mounts={MountPoint.OPT: tree})
+    )
+    other = await world.driver.create(SandboxSpec(sandbox_id="other", limits=LIMITS))
+    await mine.launch(shell("exec sleep 60"))
+    await other.launch(shell("exec sleep 60"))
+    assert world.driver.kill_users(tree.mount_id) == 1
+    await asyncio.wait_for(mine.wait(), 5)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other.wait(), 0.2)

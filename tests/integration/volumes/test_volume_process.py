@@ -42,8 +42,9 @@ class World:
 
     async def mount(self, image: bytes, profile: tuple[int, ...] = ()) -> MountedTree:
         volume = await self.driver.mounter.open_volume()
+        manifest = self.store.add(image)
         content = VolumeContent(
-            self.store.add(image), self.store.fetch, profile, self.touched.append, self.alarms.append
+            manifest, self.store.fetcher(manifest), profile, self.touched.append, self.alarms.append
         )
         await self.process.serve(volume.volume_id, volume.device, content)
         os.close(volume.device)

@@ -6,6 +6,7 @@ no newer manifest means that the collector is wrong: it raises an alarm, which s
 
 import asyncio
 import secrets
+from typing import Protocol
 
 import msgspec
 
@@ -30,11 +31,32 @@ class Alarms(msgspec.Struct):
     """Reads of chunks whose root had expired."""
 
 
+class ChunkSource(Protocol):
+    """Gives chunks from somewhere nearer than the store, where it has them."""
+
+    async def fetch(self, root: str, name: bytes, *, again: bool) -> bytes:
+        """A chunk's sealed content. ``again``: what came the last time was damaged.
+
+        Raises:
+            ObjectMissing, ObjectStoreUnavailable
+        """
+        ...
+
+
 class ImageReader:
     """The chunks of one image. Many may be read at once."""
 
-    def __init__(self, images: ChunkedImages, image: OpenImage, clock: Clock, alarms: Alarms) -> None:
+    def __init__(
+        self,
+        images: ChunkedImages,
+        image: OpenImage,
+        clock: Clock,
+        alarms: Alarms,
+        source: ChunkSource | None = None,
+    ) -> None:
+        """``source`` gives the content of chunks, instead of the store alone."""
         self._images = images
+        self._source = source
         self._image = image
         self._clock = clock
         self._alarms = alarms
@@ -47,29 +69,34 @@ class ImageReader:
         """Sizes, places and the configuration, which are the same in every root; keys and names are not."""
         return self._image.manifest
 
-    async def chunk(self, index: int) -> SealedChunk | None:
+    async def chunk(self, index: int, *, again: bool = False) -> SealedChunk | None:
         """The sealed chunk at ``index``, not verified: ``open_chunk`` does that. None for a hole.
+
+        ``again``: it was damaged the last time.
 
         Raises:
             ObjectStoreUnavailable: also when the object is gone that should be there.
         """
         await self._look_up(force=False)
-        found = await self._fetch(index)
+        found = await self._fetch(index, again)
         if found is not None or self._image.manifest.chunk(index) is None:
             return found
         await self._look_up(force=True)
-        found = await self._fetch(index)
+        found = await self._fetch(index, again)
         if found is None:
             raise ObjectStoreUnavailable(f"chunk {index} of {self._image.place.digest} is gone")
         return found
 
-    async def _fetch(self, index: int) -> SealedChunk | None:
+    async def _fetch(self, index: int, again: bool) -> SealedChunk | None:
         image = self._image
         entry = image.manifest.chunk(index)
         if entry is None:
             return None
         try:
-            content = await self._images.fetch(image, entry)
+            if self._source is None:
+                content = await self._images.fetch(image, entry)
+            else:
+                content = await self._source.fetch(image.place.root, entry.name, again=again)
         except ObjectMissing:
             return None
         return SealedChunk(entry.name, entry.key, content)

@@ -136,7 +136,7 @@ class Wants:
             if want.volume != volume:
                 continue
             if want.waiting:  # asked for in the name of one that is still there
-                want.volume = want.waiting[0].volume
+                want.volume, want.index = _place(want.waiting[0], want.chunk)
             elif not want.fetch:
                 self._forget(want)
 
@@ -158,3 +158,8 @@ class Wants:
         self._wanted.pop(want.chunk, None)
         self._queue.pop(want.chunk, None)
         self._ahead.pop(want.chunk, None)
+
+
+def _place(read: PendingRead, chunk: ChunkId) -> tuple[int, int]:
+    """Where a read finds a chunk: its volume, and the index there."""
+    return read.volume, next(piece.index for piece in read.pieces if piece.chunk == chunk)

@@ -4,8 +4,8 @@ import os
 import queue
 import threading
 
-from stoker.packaging.chunks.sealing import CHUNK_BYTES, ChunkDamaged, open_chunk
-from stoker.packaging.volumes.volume import ChunkId
+from stoker.packaging.chunks.sealing import ChunkDamaged
+from stoker.packaging.volumes.records import open_chunk_file
 
 THREADS = 2
 
@@ -15,14 +15,14 @@ class Opener:
 
     def __init__(self) -> None:
         self.done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._work: queue.SimpleQueue[tuple[int, ChunkId, int]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[tuple[int, bytes | None]] = queue.SimpleQueue()
         for number in range(THREADS):
             threading.Thread(target=self._run, name=f"open-{number}", daemon=True).start()
 
-    def open(self, fetch: int, chunk: ChunkId, content: int) -> None:
+    def open(self, fetch: int, content: int) -> None:
         """Open the sealed chunk in a file, which is closed."""
-        self._work.put((fetch, chunk, content))
+        self._work.put((fetch, content))
 
     def results(self) -> list[tuple[int, bytes | None]]:
         """What is done: the number of the fetch, and the plaintext or, of a damaged chunk, None."""
@@ -37,16 +37,14 @@ class Opener:
 
     def _run(self) -> None:
         while True:
-            fetch, chunk, content = self._work.get()
-            self._results.put((fetch, _opened(chunk, content)))
+            fetch, content = self._work.get()
+            self._results.put((fetch, _opened(content)))
             os.eventfd_write(self.done, 1)
 
 
-def _opened(chunk: ChunkId, content: int) -> bytes | None:
-    name, key = chunk
+def _opened(content: int) -> bytes | None:
     try:
-        sealed = os.pread(content, CHUNK_BYTES + 1, 0)
-        return bytes(open_chunk(sealed, name, key))
+        return open_chunk_file(content)
     except (ChunkDamaged, OSError):
         return None
     finally:

@@ -1,15 +1,16 @@
 """What the service and its volume process tell each other: msgpack over SOCK_SEQPACKET, descriptors beside.
 
-Keys of chunks reach the process in a sealed memfd per volume, never a message. Pure.
+Keys of chunks travel in files in memory, never in a message.
 """
 
+import os
 import struct
 from itertools import pairwise
 
 import msgspec
 
 from stoker.packaging.chunks.manifest import SIZE_MAX_BYTES, Manifest
-from stoker.packaging.chunks.sealing import CHUNK_BYTES, KEY_BYTES, NAME_BYTES
+from stoker.packaging.chunks.sealing import CHUNK_BYTES, KEY_BYTES, NAME_BYTES, SealedChunk, open_chunk
 
 MESSAGE_MAX_BYTES = 64 * 1024
 DESCRIPTORS_PER_MESSAGE = 2
@@ -39,7 +40,7 @@ class Drop(msgspec.Struct, frozen=True, tag=True):
 
 
 class Fetched(msgspec.Struct, frozen=True, tag=True):
-    """Answers a Fetch: the chunk's sealed content comes along, unless ``why`` says why not."""
+    """Answers a Fetch: a file with the chunk (``encode_chunk``) comes along, or ``why`` says why not."""
 
     fetch: int
     why: str = ""
@@ -53,11 +54,11 @@ class Serving(msgspec.Struct, frozen=True, tag=True):
 
 
 class Fetch(msgspec.Struct, frozen=True, tag=True):
-    """Wanted: a chunk of a volume by its name. ``again``: what came the last time was damaged."""
+    """Wanted: the chunk at ``index`` of a volume. ``again``: what came the last time was damaged."""
 
     fetch: int
     volume: int
-    name: bytes
+    index: int
     again: bool = False
 
 
@@ -114,6 +115,22 @@ Report = Ready | Serving | Fetch | Gone | Alarm | Touched | VolumeStatistics
 encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(Order).decode
 decode_report = msgspec.msgpack.Decoder(Report).decode
+
+
+def encode_chunk(chunk: SealedChunk) -> list[bytes | memoryview]:
+    """A chunk with its name and key, which differ from the table's once the image moved to another root."""
+    return [chunk.name, chunk.key, chunk.content]
+
+
+def open_chunk_file(content: int) -> bytes:
+    """The plaintext of the chunk in an open file.
+
+    Raises:
+        ChunkDamaged, OSError
+    """
+    whole = memoryview(os.pread(content, NAME_BYTES + KEY_BYTES + CHUNK_BYTES + 1, 0))
+    name, key = bytes(whole[:NAME_BYTES]), bytes(whole[NAME_BYTES : NAME_BYTES + KEY_BYTES])
+    return bytes(open_chunk(whole[NAME_BYTES + KEY_BYTES :], name, key))
 
 
 def encode_table(manifest: Manifest) -> bytes:

@@ -227,7 +227,7 @@ class VolumeServer:
     def _ask(self) -> None:
         """Ask the service for what is due."""
         for want in self._wants.due(self._clock()):
-            order = Fetch(want.fetch, want.volume, want.chunk[0], again=want.damaged)
+            order = Fetch(want.fetch, want.volume, want.index, again=want.damaged)
             if not self._tell(order):
                 self._wants.unsent(want)
                 return
@@ -238,7 +238,7 @@ class VolumeServer:
             os.close(content)
             return
         self._counts["fetched_bytes"] += os.fstat(content).st_size
-        self.opener.open(fetch, want.chunk, content)
+        self.opener.open(fetch, content)
 
     def opened(self) -> None:
         """Chunks were verified and decrypted: answer whoever waits for them."""

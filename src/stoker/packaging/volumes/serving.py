@@ -18,6 +18,7 @@ import msgspec
 from stoker.core.errors import StokerError
 from stoker.core.threads import CallThreads
 from stoker.packaging.chunks.manifest import Manifest
+from stoker.packaging.chunks.sealing import SealedChunk
 from stoker.packaging.volumes.fetching import FETCHES_MAX
 from stoker.packaging.volumes.records import (
     MESSAGE_MAX_BYTES,
@@ -35,6 +36,7 @@ from stoker.packaging.volumes.records import (
     VolumeStatistics,
     decode_report,
     encode,
+    encode_chunk,
     encode_table,
 )
 
@@ -54,12 +56,12 @@ class VolumesFailed(StokerError):
 class VolumeContent(msgspec.Struct, frozen=True):
     """What a volume shows, and where it comes from.
 
-    ``fetch`` gives the sealed content of a chunk by its name, anew when its second argument says that the
-    last was damaged; it raises StokerError when it cannot.
+    ``fetch`` gives the sealed chunk at an index, anew when its second argument says that the last was
+    damaged. It raises StokerError when it cannot.
     """
 
     manifest: Manifest
-    fetch: Callable[[bytes, bool], Awaitable[bytes]]
+    fetch: Callable[[int, bool], Awaitable[SealedChunk | None]]
     profile: tuple[int, ...] = ()
     on_touched: Callable[[tuple[int, ...]], None] = lambda _: None
     on_alarm: Callable[[str], None] = lambda _: None
@@ -111,6 +113,11 @@ class VolumeProcess:
     def pid(self) -> int | None:
         """Of the process, while there is one."""
         return self._life.process.pid if self._life else None
+
+    def kill(self) -> None:
+        """End a process that hangs: it is replaced, and ``on_lost`` told of what it served."""
+        if self._life is not None:
+            self._life.process.kill()
 
     def serves(self, volume: int) -> bool:
         """Whether a volume is served."""
@@ -248,7 +255,8 @@ class VolumeProcess:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(report)
             case Gone():
-                self._volumes.pop(report.volume, None)
+                if self._volumes.pop(report.volume, None) is not None:
+                    self._on_lost([report.volume])
             case VolumeStatistics():
                 life.statistics = report
             case Ready():
@@ -271,13 +279,15 @@ class VolumeProcess:
 
     async def _fetch(self, life: _Life, wanted: Fetch, content: VolumeContent) -> None:
         try:
-            sealed = await content.fetch(wanted.name, wanted.again)
+            chunk = await content.fetch(wanted.index, wanted.again)
+            if chunk is None:
+                raise VolumesFailed("a chunk became a hole")
         except StokerError as problem:
             await self._answer(life, Fetched(wanted.fetch, type(problem).__name__), [])
             return
         file = os.memfd_create("chunk", os.MFD_CLOEXEC)
         try:
-            os.write(file, sealed)
+            os.writev(file, encode_chunk(chunk))
             await self._answer(life, Fetched(wanted.fetch), [file])
         finally:
             os.close(file)

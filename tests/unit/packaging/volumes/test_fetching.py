@@ -9,7 +9,7 @@ from stoker.packaging.volumes.fetching import (
     READ_WAIT_S,
     Wants,
 )
-from stoker.packaging.volumes.volume import ChunkId, PendingRead
+from stoker.packaging.volumes.volume import ChunkId, PendingRead, Piece
 
 
 def chunk(number: int) -> ChunkId:
@@ -17,7 +17,8 @@ def chunk(number: int) -> ChunkId:
 
 
 def read(unique: int, *chunks: int, volume: int = 1) -> PendingRead:
-    return PendingRead(volume, unique, (), {}, {chunk(each) for each in chunks})
+    pieces = tuple(Piece(each + 100 * (volume - 1), 0, 1, chunk(each)) for each in chunks)
+    return PendingRead(volume, unique, pieces, {}, {chunk(each) for each in chunks})
 
 
 def test_readers_of_one_chunk_share_its_fetch() -> None:
@@ -85,7 +86,7 @@ def test_a_volume_that_is_gone_takes_its_own_reads_along_and_no_others() -> None
     wants.wait_for(read(3, 6), chunk(6), 6, 0.0)
     wants.drop(1)
     (due,) = wants.due(0.0)
-    assert (due.volume, due.index) == (2, 5)
+    assert (due.volume, due.index) == (2, 105)
     assert wants.came(due) == [other]
     assert len(wants) == 0
 

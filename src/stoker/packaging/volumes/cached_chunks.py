@@ -32,7 +32,7 @@ class SourceStatistics(msgspec.Struct, frozen=True):
     disk_bytes: int = 0
 
 
-class ChunkSource:
+class CachedChunks:
     """``folder`` is None where the store is this host's own: another copy would gain nothing."""
 
     def __init__(
