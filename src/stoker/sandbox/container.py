@@ -44,8 +44,6 @@ class ContainerDriver:
         self._degraded: tuple[str, ...] = ()
         self._features = Feature(0)
         self._dns_sockets: DnsSockets | None = None
-        self.on_image_hangs: Callable[[], None] | None = None
-        """Told when a sandbox was killed and goes on waiting for an image: the server of volumes hangs."""
         self.mounter = ContainerMounter()
         """Mounts images over the same connection: its mounts are gone when the jail is."""
 
@@ -170,9 +168,7 @@ class ContainerDriver:
                 os.close(fd)
         if answer.status:
             raise SandboxCreateError(f"{answer.stage or 'creating'}: {os.strerror(-answer.status)}")
-        sandbox = ContainerSandbox(
-            spec, answer, connection, self._sandboxes.discard, zygote, self._image_hangs
-        )
+        sandbox = ContainerSandbox(spec, answer, connection, self._sandboxes.discard, zygote)
         self._sandboxes.add(sandbox)
         if connection.closed:  # between the answer and now
             sandbox.jail_lost()
@@ -184,10 +180,6 @@ class ContainerDriver:
         for sandbox in users:
             sandbox.kill()
         return len(users)
-
-    def _image_hangs(self) -> None:
-        if self.on_image_hangs is not None:
-            self.on_image_hangs()
 
     def _zygote(self, sandbox_id: str) -> ContainerSandbox | None:
         if not sandbox_id:

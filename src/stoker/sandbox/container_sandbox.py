@@ -26,11 +26,9 @@ from stoker.sandbox.driver import Exit, Launch, MountPoint, MountSource, Sandbox
 from stoker.services.volumes import MountedTree
 
 SIGKILL = 9
-KILL_WAIT_S = 9.0
-"""A killed process that waits for an image ends with that read, which its server answers before this."""
-
 DESTROY_WAIT_S = 12.0
-"""How long removal may take before the sandbox is given up to the jail, which goes on trying."""
+"""How long removal may take before the sandbox is given up to the jail, which goes on trying. A killed
+process may have to wait for its read of an image, or until it is seen that the image's server hangs."""
 
 
 class ContainerSandbox:
@@ -47,7 +45,6 @@ class ContainerSandbox:
         jail: JailConnection,
         on_gone: Callable[["ContainerSandbox"], None],
         zygote: "ContainerSandbox | None" = None,
-        on_stuck: Callable[[], None] = lambda: None,
     ) -> None:
         handles = answer.handles
         self.sandbox_id = spec.sandbox_id
@@ -74,9 +71,7 @@ class ContainerSandbox:
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._removal: asyncio.Task[None] | None = None
         self.images = {source.mount_id for source in spec.mounts.values() if isinstance(source, MountedTree)}
-        """The mounts that it can read; while one of them does not answer it can neither freeze nor die."""
-        self._on_stuck = on_stuck
-        self._stuck: asyncio.TimerHandle | None = None
+        """The mounts that it can read."""
         self._loop.add_reader(self._pidfd, self._on_end)
         self._loop.add_reader(self._control.fileno(), self._on_report)
 
@@ -158,11 +153,8 @@ class ContainerSandbox:
 
     def kill(self) -> None:
         """SIGKILL to all inside, frozen or not."""
-        if self._ended.done():
-            return
-        self._freezer.kill()
-        if self.images and self._stuck is None:
-            self._stuck = self._loop.call_later(KILL_WAIT_S, self._on_stuck)
+        if not self._ended.done():
+            self._freezer.kill()
 
     # --- watching --------------------------------------------------------------------------------
 
@@ -283,8 +275,6 @@ class ContainerSandbox:
         if self._ended.done():
             return
         self._freezer.stop()
-        if self._stuck is not None:
-            self._stuck.cancel()
         self._memory.settle()
         self._ended.set_result(ended)
         if self._started is not None and not self._started.done():

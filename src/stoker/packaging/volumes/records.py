@@ -39,6 +39,10 @@ class Drop(msgspec.Struct, frozen=True, tag=True):
     volume: int
 
 
+class Ping(msgspec.Struct, frozen=True, tag=True):
+    """Answered by a Pong, by a process that does not hang."""
+
+
 class Fetched(msgspec.Struct, frozen=True, tag=True):
     """Answers a Fetch: a file with the chunk (``encode_chunk``) comes along, or ``why`` says why not."""
 
@@ -103,14 +107,18 @@ class VolumeStatistics(msgspec.Struct, frozen=True, tag=True):
     cache_bytes: int = 0
 
 
+class Pong(msgspec.Struct, frozen=True, tag=True):
+    """Answers a Ping."""
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The process is confined; ``missing`` names what the host could not give."""
 
     missing: tuple[str, ...]
 
 
-Order = Serve | Drop | Fetched
-Report = Ready | Serving | Fetch | Gone | Alarm | Touched | VolumeStatistics
+Order = Serve | Drop | Fetched | Ping
+Report = Ready | Serving | Fetch | Gone | Alarm | Touched | VolumeStatistics | Pong
 
 encode = msgspec.msgpack.Encoder().encode
 decode_order = msgspec.msgpack.Decoder(Order).decode

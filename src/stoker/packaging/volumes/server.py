@@ -22,6 +22,8 @@ from stoker.packaging.volumes.records import (
     Fetched,
     Gone,
     Order,
+    Ping,
+    Pong,
     Report,
     Serve,
     Serving,
@@ -88,6 +90,8 @@ class VolumeServer:
                 volume = self._volumes.get(order.volume)
                 if volume is not None:
                     self._close(volume)
+            case Ping():
+                self._tell(Pong())
             case Serve():
                 self._tell(Serving(order.volume, "descriptors are missing"))
         for descriptor in descriptors:

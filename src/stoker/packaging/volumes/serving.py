@@ -28,6 +28,8 @@ from stoker.packaging.volumes.records import (
     Fetched,
     Gone,
     Order,
+    Ping,
+    Pong,
     Ready,
     Report,
     Serve,
@@ -45,6 +47,10 @@ START_WAIT_S = 15.0
 SERVE_WAIT_S = 5.0
 SEND_WAIT_S = 5.0
 """A process that does not take an order for this long hangs, and is killed."""
+
+PING_EVERY_S = 2.0
+UNANSWERED_MAX = 4
+"""Pings; a process that answers none of so many hangs."""
 
 _SEND_PAUSE_S = 0.002
 
@@ -76,6 +82,7 @@ class _Life:
         self.serving: dict[int, asyncio.Future[Serving]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.statistics = VolumeStatistics()
+        self.unanswered = 0
 
     def end(self) -> None:
         """Kill it, whatever it does, and leave no zombie."""
@@ -114,11 +121,6 @@ class VolumeProcess:
         """Of the process, while there is one."""
         return self._life.process.pid if self._life else None
 
-    def kill(self) -> None:
-        """End a process that hangs: it is replaced, and ``on_lost`` told of what it served."""
-        if self._life is not None:
-            self._life.process.kill()
-
     def serves(self, volume: int) -> bool:
         """Whether a volume is served."""
         return volume in self._volumes
@@ -133,6 +135,7 @@ class VolumeProcess:
             if self._life is None:
                 self._life = await self._started()
                 self._begin(self._life, self._receive(self._life))
+                self._begin(self._life, self._watch(self._life))
 
     async def serve(self, volume: int, device: int, content: VolumeContent) -> None:
         """Have a volume served; the device stays the caller's, who closes it at once.
@@ -235,6 +238,15 @@ class VolumeProcess:
                 self._hear(life, decode_report(message))
         await self._lose(life)
 
+    async def _watch(self, life: _Life) -> None:
+        """End a process that hangs: who waits for a read of it can neither be frozen nor always killed."""
+        while life.unanswered < UNANSWERED_MAX and self._life is life:
+            life.unanswered += 1
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._send(life, Ping(), [])
+            await asyncio.sleep(PING_EVERY_S)
+        life.process.kill()
+
     async def _lose(self, life: _Life) -> None:
         if self._life is not life:
             return
@@ -259,6 +271,8 @@ class VolumeProcess:
                     self._on_lost([report.volume])
             case VolumeStatistics():
                 life.statistics = report
+            case Pong():
+                life.unanswered = 0
             case Ready():
                 raise OSError("the volume process began again")
             case _:
