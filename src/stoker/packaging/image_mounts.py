@@ -215,13 +215,12 @@ class ImageMounts:
     def _server_died(self, volumes: Sequence[int]) -> None:
         """Or the volumes were aborted: those that we unmounted are not here any more."""
         for mount in [each for each in self._mounts.values() if each.tree.mount_id in volumes]:
+            del self._mounts[mount.key]  # now: the next start gets a mount that works
             self._begin(self._abandon(mount))
             self._on_lost(mount.tree.mount_id)
 
     async def _abandon(self, mount: _Mount) -> None:
         self._keep(mount)
-        if self._mounts.get(mount.key) is mount:
-            del self._mounts[mount.key]
         await self._mounter.abort_volume(mount.tree.mount_id)
         await self._mounter.unmount(mount.tree.mount_id)
 
