@@ -32,6 +32,9 @@ class Node(msgspec.Struct, gc=False, kw_only=True):
     chunk_bytes: int = 0
     chunks: Sequence[int] | None = None
 
+    mark: int = 0
+    """For whoever makes the tree; not in the image."""
+
     # What the layout fills in.
     inode: int = UNPLACED
     """Address of the inode."""

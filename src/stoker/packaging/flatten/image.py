@@ -14,8 +14,7 @@ from stoker.packaging.erofs.metadata import Metadata
 from stoker.packaging.erofs.nodes import Node, folder
 from stoker.packaging.erofs.records import SUPERBLOCK_OFFSET
 from stoker.packaging.flatten.limits import LayerRefused
-from stoker.packaging.flatten.paths import parts_of
-from stoker.packaging.flatten.regions import Stored, lay_out, writes
+from stoker.packaging.flatten.regions import Stored, lay_out, stored_file, writes
 from stoker.packaging.flatten.tar import TarReader
 from stoker.packaging.flatten.tree import Tree
 from stoker.packaging.flatten.users import AccountFiles, User
@@ -65,7 +64,7 @@ class ImageWriter:
             node = self._tree.apply(entry)
             if node is not None:
                 self._accounts.offer(entry.path, node, descriptor, entry.segments)
-                stored.append(Stored(b"/".join(parts_of(entry.path)), node, entry.segments, entry.sparse))
+                stored.append(stored_file(self._tree.new[-1][0], node, entry.segments, entry.sparse))
         stored.sort(key=lambda file: file.path)
         self._end = lay_out(stored, self._end, self._block_bytes)
         self._close_section()

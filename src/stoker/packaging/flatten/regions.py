@@ -29,12 +29,24 @@ Write = tuple[int, int, int]
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
-    """A file of this layer: its path as the layer has it, and where its bytes are in the tar."""
+    """A file of this layer: its path as the layer has it, and where its bytes are in the tar.
+
+    There are many, in memory all at once: only a sparse file has more than an offset.
+    """
 
     path: bytes
     node: Node
-    segments: tuple[Segment, ...]
-    sparse: bool
+    source: int
+    pieces: tuple[Segment, ...] | None = None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return ((0, self.source, self.node.size_bytes),) if self.pieces is None else self.pieces
+
+
+def stored_file(path: bytes, node: Node, segments: tuple[Segment, ...], sparse: bool) -> Stored:
+    """What is kept of an entry with data."""
+    return Stored(path, node, 0, segments) if sparse else Stored(path, node, segments[0][1])
 
 
 def lay_out(files: Sequence[Stored], start: int, block_bytes: int) -> int:
@@ -42,7 +54,7 @@ def lay_out(files: Sequence[Stored], start: int, block_bytes: int) -> int:
     position = start
     for file in files:
         node = file.node
-        if file.sparse and _is_worth_a_map(file):
+        if file.pieces is not None and _is_worth_a_map(file):
             position = _map_pieces(file, _aligned(position, CHUNK_BYTES), block_bytes)
         elif node.size_bytes > CHUNK_BYTES:
             node.address = _aligned(position, CHUNK_BYTES)

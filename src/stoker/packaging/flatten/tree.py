@@ -33,7 +33,9 @@ class Tree:
         """Inodes of this layer with their paths."""
         self.changed: dict[int, Node] = {}
         """Folders of earlier layers whose names this layer changed, by identity."""
-        self._fresh: set[int] = {id(self.root)}
+        self._layer = 1
+        """A node of this layer has it for its mark."""
+        self.root.mark = 1
         self._listed: set[int] = set()
         self._linked: dict[tuple[int, bytes], dict[bytes, Node]] = {}
         self._entries = self._names_bytes = self._xattrs_bytes = 0
@@ -45,7 +47,8 @@ class Tree:
         """What was new is not any more."""
         self._recent = None
         self.new, self.changed = [], {}
-        self._fresh, self._listed, self._linked = set(), set(), {}
+        self._listed, self._linked = set(), {}
+        self._layer += 1
 
     def apply(self, entry: tar.Entry) -> Node | None:
         """Take one entry in; the file's new node when it has data.
@@ -76,7 +79,7 @@ class Tree:
             self._folder(parent, parts, entry)
             return None
         node = self._made(entry)
-        self._put(parent, name, node, entry.path)
+        self._put(parent, name, node, b"/".join(parts))
         return node if entry.kind == tar.FILE and entry.size_bytes else None
 
     def find(self, path: bytes, *, follow_last: bool = True) -> Node | None:
@@ -135,7 +138,7 @@ class Tree:
 
     def _put(self, parent: Node, name: bytes, node: Node, path: bytes) -> None:
         self.new.append((path, node))
-        self._fresh.add(id(node))
+        node.mark = self._layer
         assert parent.children is not None
         if name in parent.children:
             self._recent = None
@@ -143,7 +146,7 @@ class Tree:
         self._touch(parent)
 
     def _touch(self, parent: Node) -> None:
-        if id(parent) not in self._fresh:
+        if parent.mark != self._layer:
             self.changed[id(parent)] = parent
 
     def _link(self, parent: Node, name: bytes, entry: tar.Entry) -> None:
@@ -162,7 +165,7 @@ class Tree:
         if there is None or not there.is_folder:
             self._put(parent, parts[-1], self._made(entry), entry.path)
             return
-        if id(there) in self._fresh or len(xattrs_of(there)) == len(xattrs_of(_with_xattrs(entry))):
+        if there.mark == self._layer or len(xattrs_of(there)) == len(xattrs_of(_with_xattrs(entry))):
             self._attributes(there, entry)
             return
         # Its inode would not fit where the earlier one lies: a new one takes over what is in it.
@@ -172,7 +175,7 @@ class Tree:
 
     def _attributes(self, node: Node, entry: tar.Entry) -> None:
         self._listed.add(id(node))
-        if node is self.root and id(node) not in self._fresh:
+        if node is self.root and node.mark != self._layer:
             # The root's inode is where it is; attributes of another length do not fit there.
             if len(xattrs_of(node)) == len(xattrs_of(_with_xattrs(entry))):
                 node.xattrs = entry.xattrs
@@ -225,7 +228,7 @@ class Tree:
     def _is_of_this_layer(self, children: dict[bytes, Node], name: bytes) -> bool:
         node = children[name]
         return (
-            id(node) in self._fresh
+            node.mark == self._layer
             or id(node) in self._listed
             or (id(children), name) in self._linked
             or bool(node.children)
@@ -280,7 +283,7 @@ class Tree:
             return node
         if not make:
             return None
-        if node is not None and (id(node) in self._fresh or (id(children), name) in self._linked):
+        if node is not None and (node.mark == self._layer or (id(children), name) in self._linked):
             raise invalid(f"{name[:100]!r} is a file and a folder")
         if len(name) > limits.NAME_MAX_BYTES:
             raise invalid(f"a name of {len(name)} bytes")
