@@ -25,7 +25,8 @@ from stoker.packaging.flatten.image import BLOCK_BYTES
 from stoker.packaging.flatten.limits import LayerRefused
 
 COMMAND: Final = (sys.executable, "-I", "-m", "stoker.packaging.flatten.process")
-SILENCE_MAX_S: Final = 120.0
+SILENCE_MAX_S: Final = 600.0
+"""Zeros by the gigabyte are read without a word."""
 START_TIMEOUT_S: Final = 30.0
 _CHUNK_NUMBERS: Final = 1 << 20
 _F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 0x1, 0x2, 0x4
