@@ -22,7 +22,7 @@ from stoker.packaging.oci.every import EverySource
 from stoker.packaging.oci.imported import ImportedImages
 from stoker.packaging.oci.registry.access import registry_settings
 from stoker.packaging.oci.registry.source import RegistrySource
-from stoker.packaging.volumes.chunk_source import ChunkSource
+from stoker.packaging.volumes.cached_chunks import CachedChunks
 from stoker.packaging.volumes.serving import VolumeProcess
 from stoker.services.keys import DataKeys
 from stoker.services.object_store import ObjectStore
@@ -53,7 +53,7 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     chunked: ChunkedImages
     unavailable: Callable[[], str | None]
     """What this host lacks for running images; None: nothing."""
-    on_mount_lost: list[Callable[[int], None]]
+    on_mount_lost: list[Callable[[int], object]]
     """Told the mount_id of an image that can no longer be read."""
 
 
@@ -77,7 +77,7 @@ async def open_images(
     chunked = ChunkedImages(objects, keys, clock)
     admission = ImageAdmission(source, chunked, folder / "layers")
     await admission.start()
-    mounts, told = await _open_mounts(settings, chunked, folder, mounter)
+    mounts, told = await _open_mounts(settings, chunked, folder, mounter, clock)
     stack.push_async_callback(mounts.close)
     collecting = asyncio.create_task(
         _collect(Collector(chunked, clock, COLLECTOR, on_problem=_collector_problem))
@@ -93,14 +93,14 @@ async def open_images(
 
 
 async def _open_mounts(
-    settings: Settings, chunked: ChunkedImages, folder: Path, mounter: ImageMounter
-) -> tuple[ImageMounts, list[Callable[[int], None]]]:
+    settings: Settings, chunked: ChunkedImages, folder: Path, mounter: ImageMounter, clock: Clock
+) -> tuple[ImageMounts, list[Callable[[int], object]]]:
     """The mounts, and whom to tell of lost ones."""
     threads = CallThreads("stoker-volumes", threads_max=THREADS_MAX)
     kept = folder / "chunks" if settings.object_store else None
-    cached = ChunkSource(chunked.store, threads, kept, SEALED_CACHE_BYTES)
+    cached = CachedChunks(chunked.store, threads, kept, SEALED_CACHE_BYTES)
     await cached.start()
-    told: list[Callable[[int], None]] = []
+    told: list[Callable[[int], object]] = []
 
     def lost(mount_id: int) -> None:
         _log.error("image_lost", mount=mount_id)
@@ -111,6 +111,7 @@ async def _open_mounts(
         chunked,
         cached,
         mounter,
+        clock,
         process=lambda gone: VolumeProcess(threads, PLAIN_CACHE_BYTES, gone),
         on_lost=lost,
         on_alarm=lambda what: _log.error("image_chunk", problem=what),

@@ -87,6 +87,7 @@ class Service:
             self._serve_service_api,
             zygotes=settings.zygotes and self._info.zygotes,
         )
+        cellar.images.on_mount_lost.append(self._driver.kill_users)  # also what is in the making
         await asyncio.to_thread(rooms.runtimes.available)
         await _start_rooms(rooms, stack)
         await cellar.rotation.start()
