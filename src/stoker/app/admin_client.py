@@ -13,6 +13,7 @@ from stoker.core.access import Access
 from stoker.core.errors import StokerError
 from stoker.services.admin import HostReport, ImageDetails, ImportedImage, ImportEvent
 from stoker.services.keys import KeysReport
+from stoker.services.queue import QueueReport
 from stoker.services.worker import SandboxStatus
 
 ANSWER_TIMEOUT_S = 10.0
@@ -53,6 +54,10 @@ class AdminClient:
     def sandboxes(self) -> list[SandboxStatus]:
         """Every sandbox. Raises ServiceNotRunning."""
         return msgspec.json.decode(self._get("/sandboxes"), type=list[SandboxStatus])
+
+    def events(self) -> QueueReport:
+        """Asynchronous events and records that wait. Raises ServiceNotRunning."""
+        return msgspec.json.decode(self._get("/events"), type=QueueReport)
 
     def keys(self) -> KeysReport:
         """The master keys. Raises ServiceNotRunning."""

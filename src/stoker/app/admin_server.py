@@ -46,6 +46,7 @@ class AdminServer:
             b"/sandboxes": admin.sandboxes,
         }
         self._actions: dict[tuple[bytes, bytes], Callable[[Query], Awaitable[Any]]] = {
+            (b"GET", b"/events"): lambda _query: admin.events(),
             (b"GET", b"/keys"): lambda _query: admin.keys(),
             (b"POST", b"/keys/rotate"): lambda _query: admin.rotate_keys(),
             (b"POST", b"/keys/retire"): lambda query: admin.retire_keys(

@@ -38,6 +38,7 @@ from stoker.sandbox.driver import DriverInfo
 from stoker.sandbox.guarded import GuardedDriver
 from stoker.services.admin import HostReport
 from stoker.services.keys import KeysReport
+from stoker.services.queue import QueueReport
 from stoker.services.worker import SandboxStatus
 from stoker.worker.logs_operations import LogsOperations
 from stoker.worker.logstore.disk import LogStoreLimits
@@ -225,6 +226,9 @@ class _AdminService:
 
     def sandboxes(self) -> list[SandboxStatus]:
         return self._rooms.worker.sandboxes()
+
+    async def events(self) -> QueueReport:
+        return await self._cellar.queue.report()
 
     async def keys(self) -> KeysReport:
         return await self._cellar.rotation.report()

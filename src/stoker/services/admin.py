@@ -8,6 +8,7 @@ import msgspec
 from stoker.core.access import Access
 from stoker.services.images import ImageProgress
 from stoker.services.keys import KeysReport
+from stoker.services.queue import QueueReport
 from stoker.services.worker import SandboxStatus
 
 
@@ -73,6 +74,8 @@ class Admin(Protocol):
     def host(self) -> HostReport: ...
 
     def sandboxes(self) -> list[SandboxStatus]: ...
+
+    async def events(self) -> QueueReport: ...
 
     async def keys(self) -> KeysReport: ...
 

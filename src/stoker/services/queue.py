@@ -138,3 +138,39 @@ class DeliveryQueue(Protocol):
     async def count(self) -> int:
         """Deliveries that wait."""
         ...
+
+
+class WaitingEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """The events of one function that were accepted and not settled."""
+
+    function_arn: str
+    waiting: int
+    """All of them."""
+    taken: int
+    """Of these, those that run now or are about to."""
+    retried: int
+    """Of these, those that failed before."""
+    attempts_max: int
+    size_bytes: int
+    oldest_accepted_at_s: float
+    next_due_at_s: float | None
+    """Of those that do not run; None when all do."""
+
+
+class WaitingDeliveries(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of ended events that one destination has not taken yet."""
+
+    function_arn: str
+    destination: str
+    kind: str
+    waiting: int
+    failures_max: int
+    oldest_created_at_s: float
+    next_due_at_s: float
+
+
+class QueueReport(msgspec.Struct, frozen=True):
+    """What waits, by function and by destination."""
+
+    events: list[WaitingEvents]
+    deliveries: list[WaitingDeliveries]

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from stoker.core.errors import StokerError
 from stoker.services.functions import FunctionKey
-from stoker.services.queue import Delivery, EventExists, QueuedEvent, QueueFull
+from stoker.services.queue import Delivery, EventExists, QueuedEvent, QueueFull, QueueReport
 from stoker.store.database import Database
 from stoker.store.deliveries import (
     SqlDeliveryQueue,
@@ -18,6 +18,7 @@ from stoker.store.deliveries import (
 )
 from stoker.store.grouping import Grouping
 from stoker.store.leases import next_due_s, take_due, void_leases
+from stoker.store.queue_report import queue_report
 from stoker.store.schema import deliveries as deliveries_table
 from stoker.store.schema import events
 from stoker.store.streams import SqlStreamCheckpoints, void_shard_leases
@@ -96,6 +97,10 @@ class SqlEventQueue:
 
     async def next_due_s(self) -> float | None:
         return await self._database.read(lambda connection: next_due_s(connection, events))
+
+    async def report(self) -> QueueReport:
+        """What waits, summed up for people."""
+        return await queue_report(self._database)
 
     async def depth(self) -> tuple[int, int]:
         return self._count, self._bytes
