@@ -12,7 +12,13 @@ from stoker.events.stream_batches import Discard
 from stoker.events.stream_events import Origin, discard_delivery
 from stoker.events.stream_filters import RecordTest
 from stoker.events.stream_lane import Lane, Stopped
-from stoker.events.stream_parts import StreamMapping, StreamParts, backoff_s, result_of_source
+from stoker.events.stream_parts import (
+    BROKEN_AFTER,
+    StreamMapping,
+    StreamParts,
+    backoff_s,
+    result_of_source,
+)
 from stoker.events.stream_shards import merged_lanes, resume_position, sequence_order
 from stoker.services.sources import SourceFailed
 from stoker.services.streams import (
@@ -216,6 +222,8 @@ class ShardReader:
             raise problem
         await asyncio.sleep(backoff_s(self._failures, self._parts.random))
         self._failures += 1
+        if self._failures >= BROKEN_AFTER:
+            await self._parts.idle.turn()
 
     def _go_to(self, position: Position) -> None:
         self._position, self._iterator = position, None

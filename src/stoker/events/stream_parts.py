@@ -23,6 +23,9 @@ from stoker.services.streams import (
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 
+BROKEN_AFTER: Final = 4
+"""Failures one behind the other, after which a stream is asked at the pace of the idle ones."""
+
 BUFFERS_MAX_BYTES: Final = 512 * 1024 * 1024
 """Of the records of all shards; a shard of which nothing waits may read all the same."""
 

@@ -8,7 +8,13 @@ import structlog
 
 from stoker.events.shard_reader import ShardReader
 from stoker.events.stream_filters import compile_record_filter
-from stoker.events.stream_parts import StreamMapping, StreamParts, backoff_s, result_of_source
+from stoker.events.stream_parts import (
+    BROKEN_AFTER,
+    StreamMapping,
+    StreamParts,
+    backoff_s,
+    result_of_source,
+)
 from stoker.events.stream_shards import first_shards, new_shards, readable_shards, trimmed_shards
 from stoker.services.sources import SourceFailed
 from stoker.services.streams import Position, Start
@@ -70,7 +76,8 @@ class StreamPoller:
         while not self._stopping:
             self._wake.clear()
             try:
-                await self._parts.starting.turn()
+                broken = self._failures >= BROKEN_AFTER
+                await (self._parts.idle if broken else self._parts.starting).turn()
                 wait_s = await self._lead()
                 self._failures = 0
             except Exception as problem:

@@ -34,6 +34,15 @@ MAPPING = StreamMapping(
 )
 
 
+class WallClock(LoopClock):
+    """Its wall time can be set; the monotonic one goes on."""
+
+    jumped_s = 0.0
+
+    def now_s(self) -> float:
+        return super().now_s() + self.jumped_s
+
+
 class Function:
     """Remembers what it was given and answers as it is told."""
 
@@ -85,7 +94,7 @@ class Scene:
     """Everything about one mapping; ``poller`` can be made again, as after a restart."""
 
     def __init__(self, **changes: Any) -> None:
-        self.clock = LoopClock()
+        self.clock = WallClock()
         self.stream = MemoryStream("a")
         self.checkpoints: Any = MemoryStreamCheckpoints()
         self.function = Function(self.clock)

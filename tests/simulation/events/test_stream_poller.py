@@ -412,6 +412,56 @@ def test_a_shard_is_processed_by_one_owner_and_taken_over_when_its_lease_ends() 
     played(story)
 
 
+def test_a_function_that_is_deleted_loses_no_record() -> None:
+    async def story(scene: Scene) -> None:
+        scene.poller().start()
+        scene.put("one")
+        await asyncio.sleep(3)
+        scene.function.outcome = AttemptOutcome.FUNCTION_GONE
+        scene.put("two")
+        await asyncio.sleep(600)
+        assert scene.results[-1] == RESULT_FUNCTION_FAILED
+        assert scene.discarded() == []
+        assert len(scene.function.events) < 40
+        scene.function.outcome = None
+        await asyncio.sleep(60)
+        assert scene.function.batches()[-1] == ["two"]
+        assert scene.results[-1] == RESULT_OK
+
+    played(story, retries_max=3)
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_wall_clock_that_jumps_changes_nothing(jump_s: float) -> None:
+    async def story(scene: Scene) -> None:
+        scene.function.takes_s = 1.0
+        scene.put(*numbers(0, 60))
+        scene.poller().start()
+        await asyncio.sleep(2.5)
+        scene.clock.jumped_s = jump_s
+        await asyncio.sleep(60)
+        scene.put("later")
+        await asyncio.sleep(10)
+        assert scene.function.seen() == [*numbers(0, 60), "later"]
+        assert scene.discarded() == []
+
+    played(story)
+
+
+def test_a_source_that_stays_broken_is_asked_at_the_idle_pace() -> None:
+    async def story(scene: Scene) -> None:
+        scene.stream = type(scene.stream)(*(f"s{number}" for number in range(800)))
+        scene.poller().start()
+        await asyncio.sleep(30)
+        scene.stream.failures = [SourceFailed("down")] * 1_000_000
+        await asyncio.sleep(120)
+        before = scene.stream.reads
+        await asyncio.sleep(60)
+        assert (scene.stream.reads - before) / 60 <= 41
+
+    played(story)
+
+
 def test_idle_shards_share_one_pace() -> None:
     async def story(scene: Scene) -> None:
         scene.stream = type(scene.stream)(*(f"s{number}" for number in range(400)))
