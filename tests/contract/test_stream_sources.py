@@ -6,7 +6,7 @@ the adapters make of those answers is in tests/unit/aws.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol
 
 import boto3
@@ -16,6 +16,8 @@ from moto.server import ThreadedMotoServer
 from stoker.aws.clients import AwsClients
 from stoker.aws.dynamodb_source import DynamoDbSource
 from stoker.aws.kinesis_source import KinesisSource
+from stoker.aws.stream_calls import DYNAMODB_STREAMS, KINESIS, StreamCalls
+from stoker.core.clock import SystemClock
 from stoker.services.streams import Position, SourceGone, Start, StreamSource
 from stoker.store.memory_streams import MemoryStream
 
@@ -50,7 +52,7 @@ class InKinesis:
         self.arn = self._client.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"][
             "StreamARN"
         ]
-        self.source: StreamSource = KinesisSource(AwsClients({}))
+        self.source: StreamSource = KinesisSource(StreamCalls(AwsClients({}), KINESIS, SystemClock()))
 
     def put(self, name: str) -> None:
         self._client.put_record(StreamARN=self.arn, Data=name.encode(), PartitionKey=name)
@@ -67,7 +69,9 @@ class InDynamoDb:
             StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
         )
         self.arn = made["TableDescription"]["LatestStreamArn"]
-        self.source: StreamSource = DynamoDbSource(AwsClients({}))
+        self.source: StreamSource = DynamoDbSource(
+            StreamCalls(AwsClients({}), DYNAMODB_STREAMS, SystemClock())
+        )
 
     def put(self, name: str) -> None:
         self._client.put_item(TableName=self._table, Item={"id": {"S": name}, "bytes": {"B": b"foobar"}})
@@ -83,20 +87,24 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(params=["memory", "kinesis", "dynamodb"])
-def stream(request: pytest.FixtureRequest, server: str, monkeypatch: pytest.MonkeyPatch) -> Stream:
+async def stream(
+    request: pytest.FixtureRequest, server: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stream]:
     for service in ("KINESIS", "DYNAMODB", "DYNAMODB_STREAMS"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    if request.param == "memory":
-        return InMemory()
 
     def client(service: str) -> Any:
         keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
         return boto3.client(service, endpoint_url=server, region_name=REGION, **keys)
 
     name = f"s{time.monotonic_ns()}"
-    return InKinesis(client, name) if request.param == "kinesis" else InDynamoDb(client, name)
+    made: Stream = InMemory()
+    if request.param != "memory":
+        made = InKinesis(client, name) if request.param == "kinesis" else InDynamoDb(client, name)
+    yield made
+    await made.source.close()
 
 
 async def keys_from(stream: Stream, position: Position, limit: int = 100) -> list[tuple[str, str]]:

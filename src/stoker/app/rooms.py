@@ -15,6 +15,7 @@ from stoker.aws.dynamodb_source import DynamoDbSource
 from stoker.aws.kinesis_source import KinesisSource
 from stoker.aws.queue_source import AwsQueueSource
 from stoker.aws.sender import AwsSender
+from stoker.aws.stream_calls import DYNAMODB_STREAMS, KINESIS, StreamCalls
 from stoker.control.iam.plane import IdentityPlane, IdentityPorts
 from stoker.control.plane import ControlPlane
 from stoker.control.ports import Ports
@@ -154,7 +155,10 @@ def _mapping_runner(
 ) -> MappingRunner:
     sources = MappingSources(
         queues=AwsQueueSource(clients),
-        streams={"kinesis": KinesisSource(clients), "dynamodb": DynamoDbSource(clients)},
+        streams={
+            "kinesis": KinesisSource(StreamCalls(clients, KINESIS, clock)),
+            "dynamodb": DynamoDbSource(StreamCalls(clients, DYNAMODB_STREAMS, clock)),
+        },
         checkpoints=cellar.queue.streams,
     )
     versions = QualifiedVersions(cellar.metadata, cellar.records)

@@ -7,6 +7,7 @@ from typing import Any
 
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import NoCredentialsError
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -39,11 +40,26 @@ class AwsClients:
             self._clients.move_to_end((service, region))
             return made
 
-    def _made(self, service: str, region: str) -> Any:
+    def credentials(self) -> Any:
+        """What botocore's settings say, frozen; renewed where they expire, for which others may be asked.
+
+        Raises:
+            NoCredentialsError: they say nothing.
+        """
+        with self._lock:
+            found = self._opened().get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        return found.get_frozen_credentials()
+
+    def _opened(self) -> Any:
         if self._session is None:
             self._session = botocore.session.Session()
+        return self._session
+
+    def _made(self, service: str, region: str) -> Any:
         read_timeout_s = READ_TIMEOUT_KMS_S if service == "kms" else READ_TIMEOUT_S
-        return self._session.create_client(service, region_name=region, config=self._config(read_timeout_s))
+        return self._opened().create_client(service, region_name=region, config=self._config(read_timeout_s))
 
     def _config(self, read_timeout_s: int) -> Config:
         named = {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"} & set(self._environment)

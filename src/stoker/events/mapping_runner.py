@@ -26,7 +26,7 @@ from stoker.services.streams import StreamCheckpoints, StreamSource
 FAILURE_WAIT_S = 1.0
 STARTS_PER_S = 50.0
 """Listings and new iterators of all streams together, so that a restart with many mappings is no stampede."""
-IDLE_READS_PER_S = 40.0
+IDLE_READS_PER_S = 30.0
 """Of all shards that have had nothing for a while; up to so many shards each is read once a second."""
 BURST = 20
 
@@ -144,6 +144,8 @@ class MappingRunner:
         pollers = [*(poller for _, poller in self._pollers.values()), *self._leaving]
         await asyncio.gather(*(poller.close(grace_s) for poller in pollers))
         await self._results.close()
+        for source in self._sources.streams.values():
+            await source.close()
 
     async def _follow_changes(self) -> None:
         while True:

@@ -101,6 +101,10 @@ class StreamSource(Protocol):
         """How long the stream keeps a record."""
         ...
 
+    async def close(self) -> None:
+        """Nothing more is read."""
+        ...
+
 
 class OpenWindow(msgspec.Struct, frozen=True):
     """A tumbling window that has not ended: when it began, and the JSON state that the function gave."""

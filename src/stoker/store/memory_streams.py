@@ -209,6 +209,9 @@ class MemoryStream:
         del arn
         return self._retention_s
 
+    async def close(self) -> None:
+        pass
+
     def _shard(self, shard_id: str) -> MemoryShard:
         if self.gone is not None:
             raise self.gone

@@ -1,15 +1,17 @@
 """What the readers of Kinesis and DynamoDB Streams make of answers and errors that moto does not give."""
 
-import datetime
+import json
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
 
 from stoker.aws.clients import AwsClients
 from stoker.aws.dynamodb_source import DynamoDbSource
 from stoker.aws.kinesis_source import KinesisSource
+from stoker.aws.stream_calls import KINESIS as KINESIS_API
+from stoker.aws.stream_calls import StreamCalls, failure_of
+from stoker.core.clock import SystemClock
 from stoker.services.sources import SourceFailed
 from stoker.services.streams import (
     IteratorExpired,
@@ -21,37 +23,30 @@ from stoker.services.streams import (
 
 KINESIS = "arn:aws:kinesis:eu-west-1:000000000000:stream/s"
 TABLE = "arn:aws:dynamodb:eu-west-1:000000000000:table/t/stream/1"
-MOMENT = datetime.datetime(2026, 1, 31, 12, 0, 0, 250_000, tzinfo=datetime.UTC)
+MOMENT_S = 1_769_860_800.25
 
 
-class Clients:
-    """One client whose every operation answers alike, and remembers what it was asked."""
+class Calls:
+    """Answers as it is told, and remembers what it was asked."""
 
     def __init__(self, answer: Callable[[str, dict[str, Any]], Any]) -> None:
         self._answer = answer
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
-    def client(self, service: str, region: str) -> Any:
-        assert service in ("kinesis", "dynamodbstreams")
-        assert region == "eu-west-1"
-        return self
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        def call(**options: Any) -> Any:
-            self.asked.append((operation, options))
-            return self._answer(operation, options)
-
-        return call
+    async def call(self, arn: str, operation: str, **members: Any) -> Any:
+        assert ":eu-west-1:" in arn
+        self.asked.append((operation, members))
+        return self._answer(operation, members)
 
 
-def kinesis(answer: Callable[[str, dict[str, Any]], Any]) -> tuple[KinesisSource, Clients]:
-    clients = Clients(answer)
-    return KinesisSource(cast(AwsClients, clients)), clients
+def kinesis(answer: Callable[[str, dict[str, Any]], Any]) -> tuple[KinesisSource, Calls]:
+    calls = Calls(answer)
+    return KinesisSource(cast(StreamCalls, calls)), calls
 
 
-def dynamodb(answer: Callable[[str, dict[str, Any]], Any]) -> tuple[DynamoDbSource, Clients]:
-    clients = Clients(answer)
-    return DynamoDbSource(cast(AwsClients, clients)), clients
+def dynamodb(answer: Callable[[str, dict[str, Any]], Any]) -> tuple[DynamoDbSource, Calls]:
+    calls = Calls(answer)
+    return DynamoDbSource(cast(StreamCalls, calls)), calls
 
 
 @pytest.mark.parametrize(
@@ -59,39 +54,43 @@ def dynamodb(answer: Callable[[str, dict[str, Any]], Any]) -> tuple[DynamoDbSour
     [
         ("ProvisionedThroughputExceededException", SourceThrottled),
         ("LimitExceededException", SourceThrottled),
-        ("ExpiredIteratorException", IteratorExpired),
+        ("com.amazonaws.kinesis.v20131202#ExpiredIteratorException", IteratorExpired),
         ("TrimmedDataAccessException", PositionGone),
         ("InvalidArgumentException", PositionGone),
-        ("ResourceNotFoundException", SourceGone),
+        ("ResourceNotFoundException:http://x", SourceGone),
         ("AccessDeniedException", SourceDenied),
         ("InternalFailure", SourceFailed),
     ],
 )
-async def test_errors_are_told_apart(code: str, kind: type[SourceFailed]) -> None:
-    def answer(operation: str, _options: dict[str, Any]) -> Any:
-        raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
-
-    for source, arn in ((kinesis(answer)[0], KINESIS), (dynamodb(answer)[0], TABLE)):
-        with pytest.raises(kind) as raised:
-            await source.read(arn, "shard", "iterator", limit=10)
-        assert type(raised.value) is kind
+def test_errors_are_told_apart(code: str, kind: type[SourceFailed]) -> None:
+    content = json.dumps({"__type": code, "message": "why"}).encode()
+    problem = failure_of("GetRecords", 400, content)
+    assert type(problem) is kind
+    assert "why" in str(problem)
 
 
-async def test_a_server_that_does_not_answer_is_a_failure() -> None:
-    def answer(_operation: str, _options: dict[str, Any]) -> Any:
-        raise EndpointConnectionError(endpoint_url="http://nowhere")
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"__type": 1}', b"[" * 100_000])
+def test_errors_that_are_no_json_are_failures(content: bytes) -> None:
+    assert type(failure_of("GetRecords", 503, content)) is SourceFailed
 
+
+async def test_a_server_that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    calls = StreamCalls(AwsClients({}), KINESIS_API, SystemClock())
     with pytest.raises(SourceFailed):
-        await kinesis(answer)[0].shards(KINESIS)
+        await calls.call(KINESIS, "ListShards", StreamARN=KINESIS)
+    await calls.close()
 
 
 async def test_a_closed_shard_of_kinesis_ends_and_a_consumer_is_read_as_its_stream() -> None:
-    source, clients = kinesis(lambda _operation, _options: {"Records": [], "MillisBehindLatest": 0})
+    source, calls = kinesis(lambda _operation, _options: {"Records": [], "MillisBehindLatest": 0})
     read = await source.read(f"{KINESIS}/consumer/c:1", "shard", "iterator", limit=99_999)
     assert read.iterator is None
     assert not read.behind
-    assert clients.asked == [
-        ("get_records", {"StreamARN": KINESIS, "ShardIterator": "iterator", "Limit": 10_000})
+    assert calls.asked == [
+        ("GetRecords", {"StreamARN": KINESIS, "ShardIterator": "iterator", "Limit": 10_000})
     ]
 
 
@@ -133,9 +132,9 @@ async def test_a_record_of_a_table_is_shown_as_aws_does() -> None:
         "eventSource": "aws:dynamodb",
         "awsRegion": "eu-west-1",
         "dynamodb": {
-            "ApproximateCreationDateTime": MOMENT.replace(microsecond=0),
+            "ApproximateCreationDateTime": MOMENT_S // 1,
             "Keys": {"id": {"S": "x"}},
-            "OldImage": {"all": {"L": [{"B": b"foobar"}, {"M": {"set": {"BS": [b"a", b"b"]}}}]}},
+            "OldImage": {"all": {"L": [{"B": "Zm9vYmFy"}, {"M": {"set": {"BS": ["YQ==", "Yg=="]}}}]}},
             "SequenceNumber": "42",
             "SizeBytes": 9,
             "StreamViewType": "OLD_IMAGE",
@@ -149,20 +148,20 @@ async def test_a_record_of_a_table_is_shown_as_aws_does() -> None:
     assert record.event["dynamodb"]["OldImage"] == {
         "all": {"L": [{"B": "Zm9vYmFy"}, {"M": {"set": {"BS": ["YQ==", "Yg=="]}}}]}
     }
-    assert record.event["dynamodb"]["ApproximateCreationDateTime"] == int(MOMENT.timestamp())
+    assert record.event["dynamodb"]["ApproximateCreationDateTime"] == int(MOMENT_S)
     assert record.event["userIdentity"] == {"principalId": "dynamodb.amazonaws.com", "type": "Service"}
     assert record.event["eventSourceARN"] == TABLE
 
 
 async def test_records_of_kinesis_keep_milliseconds() -> None:
     answer = {
-        "Data": b"hello",
+        "Data": "aGVsbG8=",
         "PartitionKey": "k",
         "SequenceNumber": "7",
-        "ApproximateArrivalTimestamp": MOMENT,
+        "ApproximateArrivalTimestamp": MOMENT_S,
     }
     source, _ = kinesis(lambda _operation, _options: {"Records": [answer], "NextShardIterator": "n"})
     (record,) = (await source.read(KINESIS, "shard-1", "iterator", limit=10)).records
-    assert record.event["kinesis"]["approximateArrivalTimestamp"] == MOMENT.timestamp()
+    assert record.event["kinesis"]["approximateArrivalTimestamp"] == MOMENT_S
     assert record.event["kinesis"]["data"] == "aGVsbG8="
     assert record.event["eventID"] == "shard-1:7"
