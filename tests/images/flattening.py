@@ -29,7 +29,7 @@ class Flat:
 
     async def store(self, chunks: Sequence[ReceivedChunk]) -> None:
         for chunk in chunks:
-            self.stored[chunk.name] = chunk.read()
+            self.stored[chunk.name] = await chunk.content()
             assert chunk.number not in self.table
             self.table[chunk.number] = (chunk.name, chunk.key)
 

@@ -147,7 +147,7 @@ class _Meter:
 
 async def _stored(admission: Admission, chunk: ReceivedChunk) -> None:
     if not await admission.has_chunk(chunk.name):
-        await admission.put_chunk(chunk.name, chunk.read())
+        await admission.put_chunk(chunk.name, await chunk.content())
 
 
 async def _dropped(fetching: asyncio.Task[int]) -> None:

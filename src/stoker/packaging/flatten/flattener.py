@@ -46,11 +46,10 @@ class ReceivedChunk(msgspec.Struct, frozen=True):
     name: bytes
     key: bytes
     size_bytes: int
-    read: Callable[[], bytes]
-    """Copies the content; only while the batch is being stored."""
+    copied: Callable[[], bytes]
 
     async def content(self) -> bytes:
-        """The content, checked to be what the name says, off the event loop.
+        """The content, checked to be what the name says, off the event loop; while the batch is being stored.
 
         Raises:
             FlatteningFailed: it is not: the process that read hostile layers must not name chunks of others.
@@ -58,7 +57,7 @@ class ReceivedChunk(msgspec.Struct, frozen=True):
         return await asyncio.to_thread(self._checked)
 
     def _checked(self) -> bytes:
-        content = self.read()
+        content = self.copied()
         if hashlib.sha256(content).digest() != self.name:
             raise FlatteningFailed("the flattener sent a chunk under a wrong name")
         return content
