@@ -50,9 +50,13 @@ def create(stoker: RunningStoker, name: str, uri: str, **settings: Any) -> dict[
         if "cannot run here" in message:
             pytest.skip(message)
         raise
-    service.get_waiter("function_active_v2").wait(
-        FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 90}
-    )
+    try:
+        service.get_waiter("function_active_v2").wait(
+            FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 90}
+        )
+    except botocore.exceptions.WaiterError as problem:
+        state = service.get_function(FunctionName=name)["Configuration"]
+        raise AssertionError(f"{state.get('StateReason')}\n{stoker.tail()}") from problem
     return made
 
 
@@ -81,6 +85,7 @@ def test_awslambdaric_from_a_registry(stoker: RunningStoker, registry: Registry,
     uri = f"{registry.host}/team/python:latest"
     create(stoker, "python", uri, Environment={"Variables": {"FROM_FUNCTION": "yes"}})
     answer = stoker.invoke("python", {"n": 1})
+    assert "event" in answer, f"{answer}\n{stoker.tail()}"
     assert answer["event"] == {"n": 1}
     assert answer["remaining"] is True
     assert answer["folder"] == "/var/task"
@@ -135,6 +140,6 @@ def test_a_removed_name_takes_nothing_from_functions(stoker: RunningStoker, tmp_
         str(stoker.data),
     ]
     assert subprocess.run(command, check=False, timeout=60, env=dict(os.environ)).returncode == 0
-    assert stoker.invoke("kept", {"n": 4})["event"] == {"n": 4}
+    assert stoker.invoke("kept", {"n": 4}) == {"bootstrap": "C", "event": {"n": 4}}
     with pytest.raises(botocore.exceptions.ClientError, match="does not exist"):
         create(stoker, "late", "local/kept:1")
