@@ -1,5 +1,6 @@
 """Images of real functions: awslambdaric on Python, aws-lambda-ric on Node.js, a static bootstrap; made once."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -135,21 +136,21 @@ def _python_client() -> Path:
         pytest.skip("the tests' Python is not the 3.11 of the image")
 
     def build(folder: Path) -> None:
-        target = str(folder / "root" / "var" / "task")
-        _run(
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--only-binary",
-            ":all:",
-            "--target",
-            target,
-            "awslambdaric",
-        )
+        target = folder / "root" / "var" / "task"
+        wheels = ("--only-binary", ":all:")
+        _run(sys.executable, "-m", "pip", "install", "-q", *wheels, "--target", str(target), "awslambdaric")
+        _add_libraries(folder / "root", list(target.glob("*.so")))
 
-    return _built("awslambdaric", ["1"], build)
+    return _built("awslambdaric", ["2"], build)
+
+
+def _add_libraries(root: Path, programs: list[Path]) -> None:
+    """The host's shared libraries that these programs need, where the loader finds them."""
+    for file in libraries(programs):
+        if not file.is_relative_to(root):
+            copy = root / re.sub(r"^(lib64|lib)/", r"usr/\1/", str(file).lstrip("/"))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file.resolve(), copy)
 
 
 def _node_client() -> Path:
@@ -181,13 +182,16 @@ def _node_root() -> Path:
         pytest.skip("no /usr/bin/node on this host (Debian: nodejs)")
 
     def build(folder: Path) -> None:
-        for file in (node, *libraries([node])):
-            copy = folder / "root" / str(file).lstrip("/")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file.resolve(), copy)
-        (folder / "root" / "tmp").mkdir(mode=0o1777)
+        root = folder / "root"
+        (root / "usr" / "bin").mkdir(parents=True)
+        shutil.copy(node.resolve(), root / "usr" / "bin" / "node")
+        _add_libraries(root, [node])
+        for link in ("lib", "lib64", "bin"):
+            (root / "usr" / link).mkdir(exist_ok=True)
+            (root / link).symlink_to(f"usr/{link}")
+        (root / "tmp").mkdir(mode=0o1777)
 
-    return _built("node", [str(node.stat().st_mtime_ns)], build)
+    return _built("node", ["2", str(node.stat().st_mtime_ns)], build)
 
 
 def _built(kind: str, parts: list[str], build: Callable[[Path], None]) -> Path:
