@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_chunks",
+        "_ending",
         "_head_bytes",
         "_held",
         "_parser",
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._held: list[bytes] = []
         self._paused = False
+        self._ending = False
         self.awaiting = False
         """An answer is owed: the runtime waits in ``/next``."""
 
@@ -136,6 +138,8 @@ class Connection(asyncio.Protocol):
         if self._held and self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._held[0] if len(self._held) == 1 else b"".join(self._held))
             self._held.clear()
+            if self._ending:
+                self._transport.close()
 
     # --- parser
 
@@ -177,6 +181,8 @@ class Connection(asyncio.Protocol):
         request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         if not self.is_open:
             return
+        # A client that says "Connection: close", or speaks HTTP/1.0, may read up to the connection's end.
+        self._ending = not self._parser.should_keep_alive()
         answer = self._requests.request(self, request)
         if answer is None:
             return

@@ -352,6 +352,17 @@ async def test_too_many_connections(served):
     assert (await peers[-1].ask("GET", "/2018-06-01/ping"))[0] == 200
 
 
+async def test_a_client_that_reads_up_to_the_end_is_given_one(served):
+    peer = await served.peer()
+    peer.send("GET", f"{API}/invocation/next", Connection="close")
+    await asyncio.sleep(0.01)
+    served.api.deliver(invocation())
+    assert (await asyncio.wait_for(peer.reader.read(), 5)).endswith(b'{"a":1}')
+    again = await served.peer()
+    again.send("POST", f"{API}/invocation/r1/response", b"1", Connection="close")
+    assert (await asyncio.wait_for(again.reader.read(), 5)).startswith(b"HTTP/1.1 202")
+
+
 async def test_endless_head(served):
     peer = await served.peer()
     peer.writer.write(b"GET / HTTP/1.1\r\nX: ")
