@@ -110,6 +110,7 @@ def test_image_config_overrides_the_command(
     assert stoker.invoke("other") == "other"
 
 
+@pytest.mark.timeout(1500)
 def test_aws_lambda_ric_on_node(stoker: RunningStoker, tmp_path: Path) -> None:
     node_image(tmp_path)
     create(stoker, "node", imported(stoker, tmp_path, "node:1"))
