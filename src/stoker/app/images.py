@@ -22,7 +22,8 @@ from stoker.packaging.oci.every import EverySource
 from stoker.packaging.oci.imported import ImportedImages
 from stoker.packaging.oci.registry.access import registry_settings
 from stoker.packaging.oci.registry.source import RegistrySource
-from stoker.packaging.volumes.cached_chunks import CachedChunks
+from stoker.packaging.volumes.cached_chunks import CachedChunks, SourceStatistics
+from stoker.packaging.volumes.records import VolumeStatistics
 from stoker.packaging.volumes.serving import VolumeProcess
 from stoker.services.keys import DataKeys
 from stoker.services.object_store import ObjectStore
@@ -32,11 +33,7 @@ from stoker.services.volumes import ImageMounter
 THREADS_MAX = 16
 """For reading chunks and for what waits for the volume process."""
 
-PLAIN_CACHE_BYTES = 256 * 1024**2
-"""Opened chunks in memory, of all images together; what the kernel keeps of them is beside it."""
-
-SEALED_CACHE_BYTES = 4 * 1024**3
-"""Sealed chunks on this host's disk, where they come from a bucket."""
+MEGABYTE = 1024**2
 
 COLLECT_EVERY_S = 3600.0
 COLLECTOR = CollectorLimits(rotate_after_s=7 * 86_400.0, grace_s=2 * 86_400.0)
@@ -51,6 +48,8 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     store: ChunkedImageStore
     imported: ImportedImages
     chunked: ChunkedImages
+    volumes: Callable[[], VolumeStatistics]
+    chunks: Callable[[], SourceStatistics]
     unavailable: Callable[[], str | None]
     """What this host lacks for running images; None: nothing."""
     on_mount_lost: list[Callable[[int], object]]
@@ -77,7 +76,7 @@ async def open_images(
     chunked = ChunkedImages(objects, keys, clock)
     admission = ImageAdmission(source, chunked, folder / "layers")
     await admission.start()
-    mounts, told = await _open_mounts(settings, chunked, folder, mounter, clock)
+    mounts, cached, told = await _open_mounts(settings, chunked, folder, mounter, clock)
     stack.push_async_callback(mounts.close)
     collecting = asyncio.create_task(
         _collect(Collector(chunked, clock, COLLECTOR, on_problem=_collector_problem))
@@ -87,6 +86,8 @@ async def open_images(
         store=ChunkedImageStore(source, chunked, admission, mounts, imported.roots),
         imported=imported,
         chunked=chunked,
+        volumes=mounts.process.statistics,
+        chunks=cached.statistics,
         unavailable=lambda: mounter.volumes_unavailable,
         on_mount_lost=told,
     )
@@ -94,11 +95,11 @@ async def open_images(
 
 async def _open_mounts(
     settings: Settings, chunked: ChunkedImages, folder: Path, mounter: ImageMounter, clock: Clock
-) -> tuple[ImageMounts, list[Callable[[int], object]]]:
-    """The mounts, and whom to tell of lost ones."""
+) -> tuple[ImageMounts, CachedChunks, list[Callable[[int], object]]]:
+    """The mounts, where their chunks come from, and whom to tell of lost ones."""
     threads = CallThreads("stoker-volumes", threads_max=THREADS_MAX)
     kept = folder / "chunks" if settings.object_store else None
-    cached = CachedChunks(chunked.store, threads, kept, SEALED_CACHE_BYTES)
+    cached = CachedChunks(chunked.store, threads, kept, settings.image_disk_cache_mb * MEGABYTE)
     await cached.start()
     told: list[Callable[[int], object]] = []
 
@@ -112,11 +113,11 @@ async def _open_mounts(
         cached,
         mounter,
         clock,
-        process=lambda gone: VolumeProcess(threads, PLAIN_CACHE_BYTES, gone),
+        process=lambda gone: VolumeProcess(threads, settings.image_cache_mb * MEGABYTE, gone),
         on_lost=lost,
         on_alarm=lambda what: _log.error("image_chunk", problem=what),
     )
-    return mounts, told
+    return mounts, cached, told
 
 
 async def _collect(collector: Collector) -> None:

@@ -18,6 +18,8 @@ from stoker.events.poller import EventStatistics
 from stoker.events.stream_parts import StreamCounts
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
+from stoker.packaging.volumes.cached_chunks import SourceStatistics
+from stoker.packaging.volumes.records import VolumeStatistics
 from stoker.store.rotation import RotationStatistics
 from stoker.worker.statistics import Histogram, WorkerStatistics
 
@@ -35,6 +37,8 @@ class Sources(msgspec.Struct, frozen=True):
     logs: Callable[[], Mapping[str, int]]
     keys: Callable[[], RotationStatistics]
     kms: Callable[[], KmsStatistics]
+    volumes: Callable[[], VolumeStatistics]
+    chunks: Callable[[], SourceStatistics]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
 
@@ -72,6 +76,8 @@ class _Rooms(Collector):
             "stoker_keys", "Rotation of the master key", self._sources.keys(), gauges=_KEY_GAUGES
         )
         yield from _flat("stoker_kms", "Calls to KMS", self._sources.kms(), gauges=frozenset({"kept"}))
+        yield from _flat("stoker_volumes", "Images", self._sources.volumes(), gauges=_VOLUME_GAUGES)
+        yield from _flat("stoker_chunks", "Chunks", self._sources.chunks(), gauges=frozenset({"disk_bytes"}))
         front_ends = self._sources.front_ends()
         if front_ends is not None:
             yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)
@@ -82,6 +88,7 @@ class _Rooms(Collector):
 
 _MAPPING_GAUGES = frozenset({"pollers", "in_flight"})
 _KEY_GAUGES = frozenset({"master_keys", "waiting"})
+_VOLUME_GAUGES = frozenset({"volumes", "cache_bytes"})
 _PROCESS_GAUGES = frozenset({"processes", "in_flight"})
 _WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb", "zygotes"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})

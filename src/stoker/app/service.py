@@ -109,6 +109,8 @@ class Service:
                 logs=logs.losses,
                 keys=cellar.rotation.statistics,
                 kms=cellar.kms.statistics,
+                volumes=cellar.images.volumes,
+                chunks=cellar.images.chunks,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )
         )

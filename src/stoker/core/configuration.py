@@ -109,6 +109,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "disk for code that is decrypted and ready to be mounted; the oldest unused goes first", ge=64
         ),
     ] = 4096
+    image_cache_mb: Annotated[
+        int, _number("memory for decrypted chunks of container images, of all functions together", ge=16)
+    ] = 256
+    image_disk_cache_mb: Annotated[
+        int, _number("disk for encrypted chunks of container images; used with object_store only", ge=64)
+    ] = 4096
     log_capacity_mb: Annotated[
         int, _number("disk that function logs may take; the oldest go first", ge=16)
     ] = 1024
