@@ -5,12 +5,16 @@ from pathlib import Path
 
 from stoker.packaging.archive import UNZIPPED_MAX_BYTES
 from stoker.packaging.bytecode import LAUNCH_COMMAND, ByteCode
+from stoker.packaging.code_images import MountedImages
+from stoker.packaging.code_shelves import EitherShelf
 from stoker.packaging.code_store import SealedCodeStore, empty_folder
 from stoker.packaging.code_trees import UnpackedTrees
 from stoker.packaging.code_vault import CodeVault
 from stoker.packaging.packers import PACKERS_MAX, PackerPool
+from stoker.packaging.shelf import Shelf
 from stoker.services.code import CodeInUse
 from stoker.services.object_store import ObjectStore
+from stoker.services.volumes import ImageMounter
 from stoker.store.data_keys import MasterDataKeys
 from stoker.store.local_object_store import LocalObjectStore
 from stoker.store.sealing import Sealer
@@ -67,6 +71,7 @@ async def opened(
     limit_bytes: int = UNZIPPED_MAX_BYTES,
     cache_bytes: int = CACHE_BYTES,
     store: ObjectStore | None = None,
+    mounter: ImageMounter | None = None,
 ) -> TreeStore:
     """A store below ``data``, started. Opened again it is as after a restart."""
     folder = data / "cache"
@@ -82,7 +87,11 @@ async def opened(
         folder / "trees", unpacking(data), pool, vault, limit_bytes=cache_bytes, bytecode=bytecode
     )
     shelf.start()
-    made = TreeStore(folder, pool, vault, shelf, limit_bytes=limit_bytes)
+    chosen: Shelf = shelf
+    if mounter is not None:
+        images = MountedImages(folder, pool, vault, mounter, limit_bytes=cache_bytes)
+        chosen = EitherShelf(images, shelf, mounter)
+    made = TreeStore(folder, pool, vault, chosen, limit_bytes=limit_bytes)
     made.packers, made.bytecode, made.vault, made.folder = pool, bytecode, vault, folder
     if bytecode is not None:
         await bytecode.start()

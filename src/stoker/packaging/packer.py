@@ -10,18 +10,24 @@ import os
 import socket
 import sys
 import zipfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import IO
 
 import msgspec
 
-from stoker.packaging.archive import READ_ERRORS, ArchiveRefused, read_plan
+from stoker.packaging.archive import READ_ERRORS, ArchiveRefused, Plan, read_plan
+from stoker.packaging.archive_image import write_image
 from stoker.packaging.confinement import allow_cpu_for_a_job, confine, step_back
+from stoker.packaging.erofs.records import NotRepresentable
 from stoker.packaging.protocol import (
     MESSAGE_MAX_BYTES,
     Answer,
     Broke,
     Hash,
     Hashed,
+    Imaged,
+    Pack,
     Ready,
     Refused,
     Request,
@@ -30,7 +36,8 @@ from stoker.packaging.protocol import (
 )
 from stoker.packaging.unpack import unpack
 
-DESCRIPTORS_PER_REQUEST = 2
+DESCRIPTORS_PER_REQUEST = 6
+"""An image and the archives of five layers."""
 NICENESS = 0
 """As much as anything else on the host: somebody waits for a deployment."""
 _WHY_MAX = 500
@@ -76,11 +83,13 @@ def serve(request: Request, descriptors: list[int]) -> Answer:
                 return _hash(descriptors[0])
             case Unpack():
                 return _unpack(descriptors[0], descriptors[1], request.limit_bytes)
+            case Pack():
+                return _pack(descriptors[0], descriptors[1:], request.limit_bytes)
     except ArchiveRefused as problem:
         return Refused(problem.kind, problem.why[:_WHY_MAX])
     except MemoryError:
         return Refused("malformed", "needs too much memory")
-    except OSError as problem:
+    except (OSError, NotRepresentable) as problem:
         return Broke(str(problem)[:_WHY_MAX])
 
 
@@ -94,6 +103,20 @@ def _hash(archive: int) -> Hashed:
 
 
 def _unpack(archive: int, root: int, limit_bytes: int) -> Unpacked:
+    with _planned(archive, limit_bytes) as (opened, plan):
+        unpacked_bytes = unpack(opened, plan, root)
+    return Unpacked(unpacked_bytes, len(plan.files) + len(plan.links) + len(plan.directories))
+
+
+def _pack(image: int, archives: list[int], limit_bytes: int) -> Imaged:
+    with ExitStack() as stack:
+        planned = [stack.enter_context(_planned(archive, limit_bytes)) for archive in archives]
+        return Imaged(*write_image(planned, image))
+
+
+@contextmanager
+def _planned(archive: int, limit_bytes: int) -> Generator[tuple[zipfile.ZipFile, Plan]]:
+    """An archive whose directory was checked."""
     if os.fstat(archive).st_size == 0:
         raise ArchiveRefused("empty", "no bytes")
     with os.fdopen(os.dup(archive), "rb") as stream, _opened(stream) as opened:
@@ -101,8 +124,7 @@ def _unpack(archive: int, root: int, limit_bytes: int) -> Unpacked:
             plan = read_plan(opened, stream, limit_bytes)
         except (*READ_ERRORS, OSError) as problem:
             raise ArchiveRefused("malformed", str(problem)) from problem
-        unpacked_bytes = unpack(opened, plan, root)
-    return Unpacked(unpacked_bytes, len(plan.files) + len(plan.links) + len(plan.directories))
+        yield opened, plan
 
 
 def _opened(stream: IO[bytes]) -> zipfile.ZipFile:

@@ -17,6 +17,8 @@ from stoker.packaging.protocol import (
     Broke,
     Hash,
     Hashed,
+    Imaged,
+    Pack,
     Ready,
     Refused,
     Request,
@@ -128,6 +130,17 @@ class PackerPool:
         """
         answer = await self._ask(Unpack(limit_bytes), [archive, directory])
         if isinstance(answer, Unpacked | Refused):
+            return answer
+        raise PackingFailed(answer.why if isinstance(answer, Broke) else f"the packer answered {answer}")
+
+    async def pack(self, archives: Sequence[int], image: int, limit_bytes: int) -> Imaged | Refused:
+        """Write open archives, later ones over earlier ones, as one image into an open, empty file.
+
+        Raises:
+            PackingFailed: the host failed; the file holds an unknown part of the image.
+        """
+        answer = await self._ask(Pack(limit_bytes), [image, *archives])
+        if isinstance(answer, Imaged | Refused):
             return answer
         raise PackingFailed(answer.why if isinstance(answer, Broke) else f"the packer answered {answer}")
 

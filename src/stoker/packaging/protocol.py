@@ -18,6 +18,13 @@ class Unpack(msgspec.Struct, frozen=True, tag=True):
     limit_bytes: int
 
 
+class Pack(msgspec.Struct, frozen=True, tag=True):
+    """Check archives and write them as one image (descriptors: an empty file for it, archives in order)."""
+
+    limit_bytes: int
+    """Of each archive, unpacked."""
+
+
 class Hashed(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Hexadecimal SHA-256 and size of the archive."""
 
@@ -30,6 +37,13 @@ class Unpacked(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True
 
     unpacked_bytes: int
     members: int
+
+
+class Imaged(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Everything is in the image."""
+
+    unpacked_bytes: int
+    image_bytes: int
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -51,5 +65,5 @@ class Ready(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     missing: list[str]
 
 
-Request = Hash | Unpack
-Answer = Hashed | Unpacked | Refused | Broke | Ready
+Request = Hash | Unpack | Pack
+Answer = Hashed | Unpacked | Imaged | Refused | Broke | Ready

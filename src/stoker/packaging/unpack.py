@@ -34,7 +34,7 @@ def unpack(archive: zipfile.ZipFile, plan: Plan, root: int) -> int:
             written_bytes += _write_file(archive, member, parent)
     for member in plan.links:
         with _parent(root, member.parts) as parent:
-            target = _read_link(archive, member)
+            target = link_target(archive, member)
             os.symlink(target, member.parts[-1], dir_fd=parent)
             written_bytes += len(target)
     _set_directory_times(plan, root)
@@ -68,20 +68,25 @@ def _write_file(archive: zipfile.ZipFile, member: Member, parent: int) -> int:
     descriptor = os.open(member.parts[-1], _NEW_FILE, 0o600, dir_fd=parent)
     try:
         size_bytes = 0
-        for chunk in _content(archive, member):
+        for chunk in content_of(archive, member):
             size_bytes += len(chunk)
             _write_all(descriptor, chunk)
         if size_bytes != member.info.file_size:
             raise ArchiveRefused("malformed", f"{member.path!r} is shorter than it says")
         os.fchmod(descriptor, 0o755 if member.executable else 0o644)
-        time_s = _seconds(member.info.date_time)
+        time_s = seconds_of(member.info.date_time)
         os.utime(descriptor, (time_s, time_s))
         return size_bytes
     finally:
         os.close(descriptor)
 
 
-def _content(archive: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
+def content_of(archive: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
+    """What a member holds, a piece at a time.
+
+    Raises:
+        ArchiveRefused: it is damaged.
+    """
     try:
         with archive.open(member.info) as stream:
             while chunk := stream.read(CHUNK_BYTES):
@@ -96,8 +101,9 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _read_link(archive: zipfile.ZipFile, member: Member) -> bytes:
-    target = b"".join(_content(archive, member))
+def link_target(archive: zipfile.ZipFile, member: Member) -> bytes:
+    """What a symbolic link says; raises as ``content_of``."""
+    target = b"".join(content_of(archive, member))
     if not target or b"\0" in target:
         raise ArchiveRefused("malformed", f"{member.path!r} links to nothing")
     return target
@@ -107,12 +113,12 @@ def _set_directory_times(plan: Plan, root: int) -> None:
     for parts in reversed(plan.directories):
         if parts not in plan.times:
             continue
-        time_s = _seconds(plan.times[parts])
+        time_s = seconds_of(plan.times[parts])
         with _parent(root, parts) as parent:
             os.utime(parts[-1], (time_s, time_s), dir_fd=parent, follow_symlinks=False)
 
 
-def _seconds(moment: tuple[int, int, int, int, int, int]) -> int:
+def seconds_of(moment: tuple[int, int, int, int, int, int]) -> int:
     """A zip's local time without a zone, taken as UTC; nonsense in it becomes the format's epoch."""
     year, month, day, hour, minute, second = moment
     if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 62):
