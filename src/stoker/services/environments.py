@@ -55,9 +55,9 @@ async def opened(keeper: EnvironmentKeeper, version: FunctionVersion) -> Functio
     return version.with_environment(variables)
 
 
-def unreadable(problem: KeyRefused | KeyUnavailable) -> ServiceError:
+def unreadable(problem: KeyRefused | KeyUnavailable, what: str = "the environment variables") -> ServiceError:
     """As Invoke is answered (wording: recorded in bug reports; codes: the API's model)."""
-    start = "Lambda was unable to decrypt the environment variables"
+    start = f"Lambda was unable to decrypt {what}"
     if isinstance(problem, KeyUnavailable):
         return ServiceError("ServiceException", f"{start} {_BROKEN} {problem}", fields={"Type": "Service"})
     code, why = _UNREADABLE.get(problem.code, _DENIED)

@@ -72,7 +72,7 @@ class Worker(Protocol):
         Raises:
             WorkerUnavailable: nothing is left of the attempt.
             RuntimeUnavailable: this host cannot run the function's runtime; the message says what to install.
-            ServiceError: its environment variables cannot be opened, as the caller is to be told.
+            ServiceError: its environment or code cannot be decrypted, as the caller is to be told.
             InitFailed: only with ``provisioned``; nothing is left of the attempt.
         """
         ...

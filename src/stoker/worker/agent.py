@@ -15,10 +15,11 @@ from stoker.core.promise import Promise
 from stoker.runtimes.catalog import InvalidEntrypoint, RuntimeCatalog, RuntimePlan
 from stoker.sandbox.driver import SandboxDriver
 from stoker.services.code import CodeMissing, CodeStore, CodeUnavailable
-from stoker.services.environments import EnvironmentKeeper, opened
+from stoker.services.environments import EnvironmentKeeper, opened, unreadable
 from stoker.services.functions import FunctionVersion
 from stoker.services.images import ImageMissing, ImageStore
 from stoker.services.invocation import Invocation, InvocationResult
+from stoker.services.keys import KeyRefused, KeyUnavailable
 from stoker.services.logs import LogStore
 from stoker.services.placement import WorkerSnapshot
 from stoker.services.volumes import MountedTree, MountRefused
@@ -183,6 +184,9 @@ class WorkerAgent:
         except (CodeMissing, CodeUnavailable, ImageMissing) as error:
             self._reserved_mb -= function.memory_mb
             raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
+        except (KeyRefused, KeyUnavailable) as error:
+            self._reserved_mb -= function.memory_mb
+            raise unreadable(error, "the code") from error
         except MountRefused as error:
             self._reserved_mb -= function.memory_mb
             raise WorkerUnavailable(f"the image of {function.arn} cannot be mounted: {error}") from error

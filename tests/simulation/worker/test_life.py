@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stoker.core.errors import SandboxDied
+from stoker.core.errors import SandboxDied, ServiceError
 from stoker.packaging.memory_images import MemoryImageStore
 from stoker.runtimes.catalog import RuntimePlan
 from stoker.sandbox.driver import Exit
@@ -19,6 +19,7 @@ from stoker.services.code import CodeInUse
 from stoker.services.credentials import Credential
 from stoker.services.functions import FunctionKey, FunctionVersion, LogSettings, Status
 from stoker.services.invocation import Invocation, InvocationResult
+from stoker.services.keys import KeyRefused, KeyUnavailable
 from stoker.services.worker import SandboxReference, StaleReference, WorkerUnavailable
 from stoker.store.environments import KeptEnvironments
 from stoker.store.memory_keys import MemoryDataKeys
@@ -64,8 +65,11 @@ class Logs:
 class Code:
     def __init__(self) -> None:
         self.in_use = 0
+        self.failure: Exception | None = None
 
     async def use(self, *_: object) -> CodeInUse:
+        if self.failure is not None:
+            raise self.failure
         self.in_use += 1
         return CodeInUse(task=Path("/code"), leave=self._leave)
 
@@ -85,15 +89,17 @@ class World:
         self.logs = Logs()
         self.lost: list[SandboxReference] = []
         self.available_mb = 4096
+        self.code = Code()
+        self.keys = MemoryDataKeys()
         self.agent = WorkerAgent(
             WorkerSettings(worker_id="w", memory_total_mb=1024, sandboxes_max=4, **settings),
             driver=driver,
-            code=Code(),
+            code=self.code,
             images=MemoryImageStore(),
             logs=self.logs,
             runtimes=Runtimes(),
             clock=VirtualClock(),
-            environments=KeptEnvironments(MemoryDataKeys()),
+            environments=KeptEnvironments(self.keys),
             session_credentials=lambda function: Credential(
                 access_key_id="A", secret="s", account="0", principal_arn="p"
             ),
@@ -776,3 +782,30 @@ def test_sandboxes_made_at_once_share_the_last_places() -> None:
         assert world.agent.snapshot().sandboxes == 4
 
     play(test, echo)
+
+
+def test_a_key_that_refuses_makes_no_sandbox() -> None:
+    disabled = KeyRefused("DisabledException", "it is disabled.")
+
+    async def test(world: World) -> None:
+        world.code.failure = disabled
+        with pytest.raises(ServiceError, match=r"unable to decrypt the code because .* disabled") as caught:
+            await world.create()
+        assert caught.value.code == "KMSDisabledException"
+        world.code.failure = None
+        sealed = await KeptEnvironments(world.keys).seal(KEY.arn, {"A": "b"}, "key")
+        function = msgspec.structs.replace(FUNCTION, environment=None, environment_sealed=sealed)
+        for failure, code in (
+            (disabled, "KMSDisabledException"),
+            (KeyRefused("NotFoundException", "gone"), "KMSNotFoundException"),
+            (KeyRefused("KMSInvalidStateException", "pending"), "KMSInvalidStateException"),
+            (KeyRefused("AccessDeniedException", "no"), "KMSAccessDeniedException"),
+            (KeyUnavailable("no answer"), "ServiceException"),
+        ):
+            world.keys.failure = failure
+            with pytest.raises(ServiceError, match="unable to decrypt the environment variables") as caught:
+                await world.agent.create(function)
+            assert caught.value.code == code
+        assert world.code.in_use == 0
+
+    play(test)
