@@ -113,7 +113,7 @@ async def open_cellar(
         data_keys=data_keys,
         environments=KeptEnvironments(data_keys),
         objects=objects,
-        code=await open_code(settings, vault, runtimes, stack),
+        code=await open_code(settings, vault, runtimes, mounter, stack),
         images=images,
         invalidation=LocalInvalidation(),
         location_keys=lambda: sealer.derive("code locations"),

@@ -10,22 +10,33 @@ import structlog
 
 from stoker.core.configuration import Settings
 from stoker.packaging.bytecode import ByteCode
+from stoker.packaging.code_images import MountedImages
+from stoker.packaging.code_shelves import EitherShelf
 from stoker.packaging.code_store import SealedCodeStore, empty_folder
 from stoker.packaging.code_takeover import take_over
 from stoker.packaging.code_trees import UnpackedTrees
 from stoker.packaging.code_vault import CodeVault
 from stoker.packaging.packers import PackerPool
+from stoker.packaging.shelf import Shelf
 from stoker.runtimes.catalog import RuntimeCatalog
+from stoker.services.volumes import ImageMounter
 
 MEGABYTE: Final = 1024 * 1024
 CODE_CACHE: Final = "cache/code"
 """In the data folder: the only place where code lies decrypted."""
 
+IMAGES: Final = "images"
+"""The value of ``code_mounts`` with which code is not unpacked."""
+
 _log = structlog.get_logger("stoker.app")
 
 
 async def open_code(
-    settings: Settings, vault: CodeVault, runtimes: RuntimeCatalog, stack: AsyncExitStack
+    settings: Settings,
+    vault: CodeVault,
+    runtimes: RuntimeCatalog,
+    mounter: ImageMounter,
+    stack: AsyncExitStack,
 ) -> SealedCodeStore:
     """The store, with what an earlier version kept plain taken over; ``stack`` closes it.
 
@@ -43,15 +54,20 @@ async def open_code(
     if damaged:
         _log.warning("archives of an earlier version are damaged and were not taken over", code=damaged)
     bytecode = ByteCode(folder / "compiling", partial(_interpreter_of, runtimes))
-    shelf = UnpackedTrees(
+    limit_bytes = settings.code_cache_mb * MEGABYTE
+    trees = UnpackedTrees(
         folder / "trees",
         folder / "unpacking",
         packers,
         vault,
-        limit_bytes=settings.code_cache_mb * MEGABYTE,
+        limit_bytes=limit_bytes,
         bytecode=bytecode,
     )
-    shelf.start()
+    trees.start()
+    shelf: Shelf = trees
+    if settings.code_mounts == IMAGES:
+        images = MountedImages(folder, packers, vault, mounter, limit_bytes=limit_bytes)
+        shelf = EitherShelf(images, trees, mounter)
     code = SealedCodeStore(folder, packers, vault, shelf)
     stack.push_async_callback(code.close)
     await bytecode.start()

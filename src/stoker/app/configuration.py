@@ -89,6 +89,8 @@ def _checked(settings: Settings) -> Settings:
         _check_bucket(settings.object_store)
     if settings.cpu_policy not in ("quota", "weight"):
         raise ConfigurationError("configuration: cpu_policy must be 'quota' or 'weight'")
+    if settings.code_mounts not in ("trees", "images"):
+        raise ConfigurationError("configuration: code_mounts must be 'trees' or 'images'")
     if settings.roles not in ("lenient", "strict"):
         raise ConfigurationError("configuration: roles must be 'lenient' or 'strict'")
     if bool(settings.access_key_id) != bool(settings.secret_access_key):

@@ -109,6 +109,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "disk for code that is decrypted and ready to be mounted; the oldest unused goes first", ge=64
         ),
     ] = 4096
+    code_mounts: Annotated[
+        str,
+        _text("trees: code is unpacked before it is mounted; images: it is mounted packed, where root can"),
+    ] = "trees"
     image_cache_mb: Annotated[
         int, _number("memory for decrypted chunks of container images, of all functions together", ge=16)
     ] = 256
