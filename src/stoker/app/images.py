@@ -1,6 +1,5 @@
 """The image store of this host: where images come from, where their chunks lie, what mounts them."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from stoker.app.collecting import Collecting
 from stoker.app.configuration import ConfigurationError
 from stoker.core.clock import Clock
 from stoker.core.configuration import Settings
-from stoker.core.errors import StokerError
 from stoker.core.threads import CallThreads
-from stoker.packaging.chunks.collector import Collector, CollectorLimits
 from stoker.packaging.chunks.images import ChunkedImages
+from stoker.packaging.chunks.reading import Alarms
 from stoker.packaging.image_admission import ImageAdmission
 from stoker.packaging.image_mounts import ImageMounts
 from stoker.packaging.image_store import ChunkedImageStore
@@ -35,10 +34,6 @@ THREADS_MAX = 16
 
 MEGABYTE = 1024**2
 
-COLLECT_EVERY_S = 3600.0
-COLLECTOR = CollectorLimits(rotate_after_s=7 * 86_400.0, grace_s=2 * 86_400.0)
-"""A sandbox lives for less than the grace, so that none reads from a root whose chunks go."""
-
 _log = structlog.get_logger("stoker.images")
 
 
@@ -50,6 +45,8 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     chunked: ChunkedImages
     volumes: Callable[[], VolumeStatistics]
     chunks: Callable[[], SourceStatistics]
+    alarms: Alarms
+    collecting: Collecting
     unavailable: Callable[[], str | None]
     """What this host lacks for running images; None: nothing."""
     on_mount_lost: list[Callable[[int], object]]
@@ -78,16 +75,17 @@ async def open_images(
     await admission.start()
     mounts, cached, told = await _open_mounts(settings, chunked, folder, mounter, clock)
     stack.push_async_callback(mounts.close)
-    collecting = asyncio.create_task(
-        _collect(Collector(chunked, clock, COLLECTOR, on_problem=_collector_problem))
-    )
-    stack.callback(collecting.cancel)
+    collecting = Collecting(chunked, settings, clock)
+    collecting.start()
+    stack.push_async_callback(collecting.close)
     return Images(
         store=ChunkedImageStore(source, chunked, admission, mounts, imported.roots),
         imported=imported,
         chunked=chunked,
         volumes=mounts.process.statistics,
         chunks=cached.statistics,
+        alarms=mounts.alarms,
+        collecting=collecting,
         unavailable=lambda: mounter.volumes_unavailable,
         on_mount_lost=told,
     )
@@ -118,20 +116,6 @@ async def _open_mounts(
         on_alarm=lambda what: _log.error("image_chunk", problem=what),
     )
     return mounts, cached, told
-
-
-async def _collect(collector: Collector) -> None:
-    """Look for garbage now and then, for as long as the service runs."""
-    while True:
-        await asyncio.sleep(COLLECT_EVERY_S)
-        try:
-            await collector.collect()
-        except StokerError as problem:
-            _log.warning("image_collector", problem=str(problem))  # the rest is done next time
-
-
-def _collector_problem(what: str, problem: Exception | None) -> None:
-    _log.error("image_collector", problem=what, error=str(problem) if problem else None)
 
 
 def _open_registries(settings: Settings, stack: AsyncExitStack) -> RegistrySource:

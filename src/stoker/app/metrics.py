@@ -10,6 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from stoker.app.collecting import CollectingStatistics
 from stoker.app.frontends import FrontEndsStatistics
 from stoker.aws.kms import KmsStatistics
 from stoker.events.deliveries import DeliveryStatistics
@@ -18,6 +19,7 @@ from stoker.events.poller import EventStatistics
 from stoker.events.stream_parts import StreamCounts
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
+from stoker.packaging.chunks.reading import Alarms
 from stoker.packaging.volumes.cached_chunks import SourceStatistics
 from stoker.packaging.volumes.records import VolumeStatistics
 from stoker.store.rotation import RotationStatistics
@@ -36,6 +38,8 @@ class Sources(msgspec.Struct, frozen=True):
     streams: Callable[[], StreamCounts]
     logs: Callable[[], Mapping[str, int]]
     keys: Callable[[], RotationStatistics]
+    collecting: Callable[[], CollectingStatistics]
+    image_alarms: Callable[[], Alarms]
     kms: Callable[[], KmsStatistics]
     volumes: Callable[[], VolumeStatistics]
     chunks: Callable[[], SourceStatistics]
@@ -75,6 +79,11 @@ class _Rooms(Collector):
         yield from _flat(
             "stoker_keys", "Rotation of the master key", self._sources.keys(), gauges=_KEY_GAUGES
         )
+        yield from _flat(
+            "stoker_collector", "Garbage of images", self._sources.collecting(), gauges=_COLLECTOR_GAUGES
+        )
+        alarms = self._sources.image_alarms()
+        yield from _flat("stoker_image_alarms", "What must never happen", alarms, gauges=frozenset())
         yield from _flat("stoker_kms", "Calls to KMS", self._sources.kms(), gauges=frozenset({"kept"}))
         yield from _flat("stoker_volumes", "Images", self._sources.volumes(), gauges=_VOLUME_GAUGES)
         yield from _flat("stoker_chunks", "Chunks", self._sources.chunks(), gauges=frozenset({"disk_bytes"}))
@@ -89,6 +98,7 @@ class _Rooms(Collector):
 _MAPPING_GAUGES = frozenset({"pollers", "in_flight"})
 _KEY_GAUGES = frozenset({"master_keys", "waiting"})
 _VOLUME_GAUGES = frozenset({"volumes", "cache_bytes"})
+_COLLECTOR_GAUGES = frozenset({"images_stuck", "alarmed_roots"})
 _PROCESS_GAUGES = frozenset({"processes", "in_flight"})
 _WORKER_GAUGES = frozenset({"pool_size", "pool_memory_mb", "zygotes"})
 _POOL_GAUGES = frozenset({"idle", "busy", "draining", "placing", "functions", "deployments"})

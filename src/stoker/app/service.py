@@ -108,6 +108,8 @@ class Service:
                 streams=rooms.mappings.stream_statistics,
                 logs=logs.losses,
                 keys=cellar.rotation.statistics,
+                collecting=cellar.images.collecting.statistics,
+                image_alarms=lambda: cellar.images.alarms,
                 kms=cellar.kms.statistics,
                 volumes=cellar.images.volumes,
                 chunks=cellar.images.chunks,

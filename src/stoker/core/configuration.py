@@ -38,6 +38,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     object_store: Annotated[
         str, _text("s3://BUCKET/PREFIX keeps code at rest; empty: the folder objects in the data folder")
     ] = ""
+    root_rotation_days: Annotated[
+        int,
+        _number("stored images move under a new salt this often, and what none needs is left behind", ge=1),
+    ] = 30
+    root_grace_hours: Annotated[
+        int, _number("what was left behind is deleted this long after nothing needs it", ge=1)
+    ] = 24
     account: Annotated[str, _text("the 12-digit account that resources belong to")] = "000000000000"
     region: Annotated[str, _text("the region of the command line and of functions' own calls")] = "us-east-1"
     access_key_id: Annotated[str, _text("root access key, instead of one made at the first start")] = ""

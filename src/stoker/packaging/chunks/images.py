@@ -144,10 +144,13 @@ class ChunkedImages:
         Raises:
             ObjectStoreUnavailable, RootTableDamaged
         """
+        if not await self.roots.exist():
+            return
         yield await self.roots.wrapped_key()
         for root in (await self.roots.read()).readable():
             for account, digest in await self.stored_in(root.id):
-                with contextlib.suppress(ObjectMissing):  # forgotten since
+                # Forgotten since, or not to be opened by any key: then there is nothing to rotate.
+                with contextlib.suppress(ObjectMissing, ManifestDamaged):
                     manifest = await self.store.get(manifest_key(root.id, account, digest))
                     name = data_key_key(root.id, read_public(manifest).key_id)
                     wrapped = await self.store.get(name)

@@ -53,6 +53,10 @@ class KeptRoots:
         """
         return (await self._read())[0]
 
+    async def exist(self) -> bool:
+        """Whether anything was ever stored. Raises ObjectStoreUnavailable."""
+        return bool(await self._revisions())
+
     async def salt(self, table: RootTable, root_id: str) -> bytes:
         """A root's salt."""
         return _derive(await self._table_key(table.wrapped_key), f"salt {root_id}")
