@@ -44,6 +44,7 @@ NAMES = (
     "startup",
     "flatten",
     "images",
+    "volume",
 )
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"

@@ -93,7 +93,7 @@ class SmallServer:
             case fuse.Opcode.GETATTR:
                 return fuse.answer_attributes(request, len(self._content))
             case fuse.Opcode.OPEN:
-                return fuse.answer_open(request, fuse.KEEP_CACHE)
+                return fuse.answer_open(request)
             case fuse.Opcode.READ:
                 piece = self._content[request.offset : request.offset + request.size_bytes]
                 return fuse.answer_header(request.unique, len(piece)) + piece

@@ -12,7 +12,6 @@ import time
 import msgspec
 
 from stoker.packaging.confinement import confine_server, forbid_processes, step_back
-from stoker.packaging.volumes import fuse_records as fuse
 from stoker.packaging.volumes.records import (
     DESCRIPTORS_PER_MESSAGE,
     MESSAGE_MAX_BYTES,
@@ -35,7 +34,6 @@ DESCRIPTORS_MAX = VOLUMES_MAX + 256
 def main() -> None:
     """Serve until the other end closes."""
     cache_bytes = int(sys.argv[1])
-    flags = fuse.DIRECT_IO if "--direct" in sys.argv[2:] else fuse.KEEP_CACHE
     control = socket.socket(fileno=0)
     step_back(NICENESS)
     missing = confine_server(cache_bytes + MEMORY_BESIDE_CACHE_BYTES, DESCRIPTORS_MAX)
@@ -46,7 +44,6 @@ def main() -> None:
         time.monotonic,
         lambda device: polled.register(device, select.EPOLLIN),
         polled.unregister,
-        open_flags=flags,
     )
     forbid_processes()
     polled.register(control, select.EPOLLIN)

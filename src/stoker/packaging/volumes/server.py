@@ -54,14 +54,11 @@ class VolumeServer:
         clock: Callable[[], float],
         watch: Callable[[int], None],
         unwatch: Callable[[int], None],
-        *,
-        open_flags: int = fuse.KEEP_CACHE,
     ) -> None:
         self._control = control
         self._clock = clock
         self._watch = watch
         self._unwatch = unwatch
-        self._open_flags = open_flags
         self._ahead_bytes_max = int(cache_bytes * AHEAD_SHARE)
         self.opener = Opener()
         self._cache: LruTwo[ChunkId, bytes] = LruTwo(cache_bytes)
@@ -167,7 +164,7 @@ class VolumeServer:
             case fuse.Opcode.GETATTR:
                 self._write(volume, [fuse.answer_attributes(request, volume.manifest.size_bytes)])
             case fuse.Opcode.OPEN:
-                self._write(volume, [fuse.answer_open(request, self._open_flags)])
+                self._write(volume, [fuse.answer_open(request)])
             case fuse.Opcode.INIT:
                 self._write(volume, [fuse.answer_init(request)])
             case fuse.Opcode.STATFS:
