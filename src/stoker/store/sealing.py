@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from stoker.core.errors import StokerError
 
 KEY_BYTES = 32
+CIPHERS_KEPT = 256
+"""Making one takes longer than sealing with it."""
 _FORMAT = b"\x01"
 KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
@@ -92,6 +95,7 @@ def _ring(keys: Sequence[bytes]) -> dict[bytes, bytes]:
     return {key_id(key): key for key in keys}
 
 
+@lru_cache(CIPHERS_KEPT)
 def _cipher(key: bytes, scope: str) -> AESGCM:
     return AESGCM(derive(key, f"seal {scope}" if scope else "seal"))
 
