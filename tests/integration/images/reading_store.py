@@ -1,5 +1,6 @@
 """As much of an ImageStore as an import needs: it reads every layer it is given to admit, and keeps nothing."""
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ class ReadingStore:
         assert self.source is not None
         manifest = await self.source.manifest(parse_reference(image.resolved_uri), None)
         for layer in manifest.layers:
-            file = self.folder / layer.blob.digest[7:]
-            file.unlink(missing_ok=True)
+            file = self.folder / secrets.token_hex(8)
             await self.source.blob(manifest, layer.blob, file)
+            file.unlink()
         self.admitted.append((account, image.digest))
         return ImageArtifact(
             digest=image.digest, account=account, size_bytes=1, configuration=ImageConfiguration()

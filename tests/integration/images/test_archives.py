@@ -12,7 +12,7 @@ import pytest
 
 from stoker.packaging.oci import documents
 from stoker.packaging.oci.archive import ImageArchive
-from stoker.packaging.oci.references import parse_local_name
+from stoker.packaging.oci.references import parse_local_name, parse_reference
 from stoker.packaging.oci.source import ImageManifest
 from stoker.services.images import ImageRefused
 from stoker.store.opening import open_metadata_database
@@ -184,6 +184,22 @@ async def test_importing_again_moves_the_name(imports: Imports, tmp_path: Path) 
         await imports.importer.take_in(layout_archive(tmp_path / content, tmp_path / f"{content}.tar"), name)
         assert await imports.resolve("local/app") == digest
     assert len(await imports.names.names()) == 1
+
+
+async def test_two_imports_of_one_image_do_not_end_each_other(imports: Imports, tmp_path: Path) -> None:
+    digest = write_image(tmp_path / "layout", LAYERS)
+    file = layout_archive(tmp_path / "layout", tmp_path / "image.tar")
+    first, second = OpenArchive(file).archive, OpenArchive(file).archive
+    imports.names.open(digest, first)
+    imports.names.open(digest, second)
+    imports.names.close(second)
+    manifest = await imports.names.manifest(parse_reference(f"local/a@{digest}"), None)
+    await imports.names.blob(manifest, manifest.layers[0].blob, tmp_path / "layer")
+    assert (tmp_path / "layer").stat().st_size == manifest.layers[0].blob.size_bytes
+    imports.names.close(first)
+    with pytest.raises(ImageRefused) as refused:
+        await imports.names.blob(manifest, manifest.layers[0].blob, tmp_path / "again")
+    assert refused.value.kind == "missing"
 
 
 async def test_a_refused_archive_changes_nothing(imports: Imports, tmp_path: Path) -> None:

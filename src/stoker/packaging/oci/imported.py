@@ -62,14 +62,15 @@ class ImportedImages:
 
     def __init__(self, records: Records, account: str) -> None:
         self._shelf = Shelf(records, KIND, ImportedName)
-        self._open: dict[str, ImageArchive] = {}
+        self._open: dict[str, list[ImageArchive]] = {}
+        """By digest, every archive from which it is being imported."""
         self._threads = CallThreads("stoker-archive", threads_max=THREADS_MAX)
         self.account = account
 
     async def manifest(self, reference: Reference, architecture: str | None) -> ImageManifest:
         """As in ``ImageSource``."""
         if reference.digest is not None and reference.digest in self._open:
-            archive = self._open[reference.digest]
+            archive = self._open[reference.digest][-1]
             return await self.call(archive, lambda: archive.manifest(reference, architecture))
         images = await self._images(reference)
         if not images:
@@ -88,9 +89,10 @@ class ImportedImages:
         self, manifest: ImageManifest, blob: Descriptor, into: Path, progress: Progress | None = None
     ) -> None:
         """As in ``ImageSource``; only while the image is being imported."""
-        archive = self._open.get(manifest.digest)
-        if archive is None:
+        archives = self._open.get(manifest.digest)
+        if not archives:
             raise ImageRefused("missing", f"{manifest.reference} is no longer stored: import it again")
+        archive = archives[-1]
         await self.call(archive, lambda: archive.copy(blob, into, progress))
 
     async def call(self, archive: ImageArchive, function: Callable[[], T]) -> T:
@@ -105,11 +107,14 @@ class ImportedImages:
 
     def open(self, digest: str, archive: ImageArchive) -> None:
         """Serve the layers of an image from this archive ..."""
-        self._open[digest] = archive
+        self._open.setdefault(digest, []).append(archive)
 
     def close(self, archive: ImageArchive) -> None:
         """... until this."""
-        self._open = {digest: each for digest, each in self._open.items() if each is not archive}
+        for digest in tuple(self._open):
+            left = [each for each in self._open.pop(digest) if each is not archive]
+            if left:
+                self._open[digest] = left
 
     async def put(self, reference: Reference, name: ImportedName) -> None:
         """Give images a name, in the place of what had it."""
