@@ -15,12 +15,14 @@ from stoker.services.functions import (
     FunctionMissing,
     FunctionRecord,
     FunctionVersion,
+    ImageUse,
     LayerUse,
     LogSettings,
     ReservationRefused,
     RevisionMismatch,
     Status,
 )
+from stoker.services.images import image_code
 from stoker.store.memory import MemoryFunctionMetadata
 from stoker.store.metadata import SqlFunctionMetadata
 from stoker.store.sealing import Sealer
@@ -188,6 +190,29 @@ async def test_knows_which_code_is_used(metadata: FunctionMetadata) -> None:
     assert not await metadata.code_is_used("c2")
     await metadata.replace_version(version("one", code_sha256="c2", revision_id="r2"), "r1")
     assert not await metadata.code_is_used("c1")
+
+
+async def test_knows_which_images_are_used_and_by_whom(metadata: FunctionMetadata) -> None:
+    def use(digit: str) -> ImageUse:
+        return ImageUse(uri=f"local/{digit}:1", resolved_uri="", digest=f"sha256:{digit * 64}")
+
+    async def used(account: str) -> list[str]:
+        names = {digit: image_code(account, f"sha256:{digit * 64}") for digit in "ab"}
+        return [digit for digit, name in names.items() if await metadata.code_is_used(name)]
+
+    here = key("one").account
+    latest = version("one", image=use("a"), code_sha256="a" * 64, package_type="Image")
+    await metadata.create(record("one"), latest)
+    assert (await used(here), await used("111111111111")) == (["a"], [])
+    changed = msgspec.structs.replace(latest, revision_id="r2", next_image=use("b"))
+    await metadata.replace_version(changed, "r1")
+    assert (await used(here), await used("111111111111")) == (["a", "b"], [])
+    assert await metadata.version(key("one"), LATEST) == changed
+    moved = msgspec.structs.replace(changed, revision_id="r3", image=use("b"), next_image=None)
+    await metadata.replace_version(moved, "r2")
+    assert await used(here) == ["b"]
+    await metadata.delete(key("one"))
+    assert await used(here) == []
 
 
 async def test_knows_which_code_of_layers_is_used(metadata: FunctionMetadata) -> None:
