@@ -5,6 +5,7 @@ no newer manifest means that the collector is wrong: it raises an alarm, which s
 """
 
 import asyncio
+import contextlib
 import secrets
 from typing import Protocol
 
@@ -22,6 +23,10 @@ from stoker.services.object_store import ObjectMissing, ObjectStoreUnavailable
 
 ROOTS_LOOKED_UP_EVERY_S = 60
 """Much less than the time between a root's expiry and the deletion of its chunks."""
+
+
+LOOK_UP_WAIT_S = 1.0
+"""How long a read waits for roots to be looked up beside it."""
 
 
 class Alarms(msgspec.Struct):
@@ -77,7 +82,9 @@ class ImageReader:
         Raises:
             ObjectStoreUnavailable: also when the object is gone that should be there.
         """
-        await self._look_up(force=False)
+        with contextlib.suppress(TimeoutError):  # the store stalls: what is open may be at hand all the same
+            async with asyncio.timeout(LOOK_UP_WAIT_S):
+                await self._look_up(force=False)
         found = await self._fetch(index, again)
         if found is not None or self._image.manifest.chunk(index) is None:
             return found

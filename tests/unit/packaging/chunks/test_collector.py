@@ -395,6 +395,17 @@ async def test_a_mount_that_outlives_its_image_is_no_alarm(chunked: Chunked, col
     assert alarms.expired_reads == 0
 
 
+async def test_reads_go_on_while_roots_cannot_be_looked_up(
+    chunked: Chunked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stoker.packaging.chunks.reading.LOOK_UP_WAIT_S", 0.01)
+    read = await read_all(chunked, await chunked.admit(ACCOUNT, PLAINS), Alarms())
+    for kind in ("stall", "fail"):
+        chunked.clock.advance(61)
+        chunked.memory.inject(Fault(kind=kind, operation="list", key="roots-table/"))  # type: ignore[arg-type]
+        assert await read() == PLAINS
+
+
 async def test_deletion_is_paced(chunked: Chunked, problems: list[str]) -> None:
     slept: list[float] = []
 
