@@ -64,8 +64,16 @@ class Environments:
     async def listed(
         self, shown: Iterable[tuple[FunctionConfiguration, FunctionVersion]]
     ) -> tuple[FunctionConfiguration, ...]:
-        """As ``shown``, many at once."""
-        return tuple(await asyncio.gather(*(self.shown(*each) for each in shown)))
+        """As ``shown``, many at once; a task only for those that have something to open."""
+        entries = list(shown)
+        found = [configuration for configuration, _ in entries]
+        sealed = [
+            place for place, (_, version) in enumerate(entries) if version.environment_sealed is not None
+        ]
+        opened_ones = await asyncio.gather(*(self.shown(*entries[place]) for place in sealed))
+        for place, configuration in zip(sealed, opened_ones, strict=True):
+            found[place] = configuration
+        return tuple(found)
 
     async def _sealed(self, version: FunctionVersion, kms_key_arn: str) -> FunctionVersion:
         """With nothing to seal, the key is tried all the same."""
