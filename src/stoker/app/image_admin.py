@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from stoker.packaging.nameless import open_nameless
 from stoker.packaging.oci.imported import ImportedImages, ImportedName
 from stoker.packaging.oci.importing import ImageImporter
 from stoker.packaging.oci.references import Reference, parse_local_name
@@ -56,7 +56,7 @@ class LocalImageAdmin:
         if (why := self._unavailable()) is not None:
             raise ImageRefused("invalid", why)
         async with self._places:
-            descriptor = _nameless(self._spool)
+            descriptor = open_nameless(self._spool)
             try:
                 await _spooled(archive, descriptor, progress)
                 path = Path(f"/proc/self/fd/{descriptor}")
@@ -87,13 +87,6 @@ class LocalImageAdmin:
         """Take a name away; functions keep their image. Raises ImageRefused (``missing``)."""
         if not await self._imported.remove(parse_local_name(name)):
             raise _missing(name)
-
-
-def _nameless(folder: Path) -> int:
-    """An open file without a name: it is gone with its descriptor, also after a kill."""
-    descriptor, path = tempfile.mkstemp(prefix="image-", dir=folder)
-    Path(path).unlink()
-    return descriptor
 
 
 async def _spooled(

@@ -12,6 +12,7 @@ from typing import Final
 
 from stoker.packaging.code_vault import CodeVault
 from stoker.packaging.held import CacheStatistics, Entry, HeldCache
+from stoker.packaging.nameless import open_nameless
 from stoker.packaging.packers import PackerPool, PackingFailed
 from stoker.packaging.protocol import Refused
 from stoker.packaging.shelf import Packed, Shelved, stored_code
@@ -81,7 +82,7 @@ class MountedImages:
 
     async def pack(self, archive: int, limit_bytes: int) -> Packed | Refused:
         """Check an archive by writing its image."""
-        image = self._new_file()
+        image = open_nameless(self._folder)
         try:
             answer = await self._packers.pack([archive], image, limit_bytes)
             if isinstance(answer, Refused):
@@ -119,7 +120,7 @@ class MountedImages:
         return await self._held.enter("+".join(codes), lambda: self._make(codes))
 
     async def _make(self, codes: tuple[str, ...]) -> MountableImage:
-        image = self._new_file()
+        image = open_nameless(self._folder)
         try:
             if not await self._decrypt(codes, image):
                 await self._pack_again(codes, image)
@@ -149,7 +150,3 @@ class MountedImages:
             answer = await self._packers.pack(archives, image, limit_bytes)
         if isinstance(answer, Refused):
             raise PackingFailed(f"{codes} were admitted and are refused now: {answer.why}")
-
-    def _new_file(self) -> int:
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            return os.dup(file.fileno())

@@ -16,6 +16,7 @@ from stoker.packaging.chunks.manifest import ChunkEntry, make_manifest
 from stoker.packaging.flatten.flattener import Flattening, ReceivedChunk
 from stoker.packaging.flatten.limits import LayerRefused
 from stoker.packaging.image_configuration import read_configuration, with_user
+from stoker.packaging.nameless import open_nameless
 from stoker.packaging.oci.references import parse_reference
 from stoker.packaging.oci.source import ImageManifest, ImageSource, Layer
 from stoker.services.images import ImageProgress, ImageRefused, ResolvedImage
@@ -76,7 +77,7 @@ class ImageAdmission:
             await asyncio.gather(*(_stored(admission, chunk) for chunk in chunks))
             entries.extend(ChunkEntry(chunk.number, chunk.name, chunk.key) for chunk in chunks)
 
-        scratch = await asyncio.to_thread(_nameless, self._folder)
+        scratch = await asyncio.to_thread(open_nameless, self._folder)
         try:
             async with Flattening(salt=admission.salt, scratch=scratch, store=store) as flattening:
                 async for layer, blob in self._layers(manifest, meter):
@@ -154,10 +155,6 @@ async def _dropped(fetching: asyncio.Task[int]) -> None:
     fetching.cancel()
     with contextlib.suppress(asyncio.CancelledError, StokerError, OSError):
         os.close(await fetching)
-
-
-def _nameless(folder: Path) -> int:
-    return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
 
 
 def _empty(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """A small pool of packer processes, started when first needed and replaced when they die or grow old."""
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from stoker.packaging.protocol import (
     Unpack,
     Unpacked,
 )
+from stoker.packaging.spawning import spawn
 
 PACKER_COMMAND = (sys.executable, "-I", "-m", "stoker.packaging.packer")
 
@@ -182,21 +182,9 @@ class PackerPool:
         return packer
 
     def _spawn(self) -> _Packer:
-        # From a thread by subprocess: uvloop's own spawn blocks the loop for the time of a fork.
         if self._staging is not None:
             self._staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            ours.setblocking(False)
-            try:
-                process = subprocess.Popen(
-                    self._command,
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-                    cwd="/",
-                )
-            except OSError as problem:
-                ours.close()
-                raise PackingFailed(f"the packer does not start: {problem}") from problem
-        return _Packer(process, ours)
+        try:
+            return _Packer(*spawn(self._command))
+        except OSError as problem:
+            raise PackingFailed(f"the packer does not start: {problem}") from problem

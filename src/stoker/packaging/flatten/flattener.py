@@ -23,13 +23,13 @@ from stoker.packaging.chunks.sealing import CHUNK_BYTES, KEY_BYTES, NAME_BYTES
 from stoker.packaging.flatten import protocol
 from stoker.packaging.flatten.image import BLOCK_BYTES
 from stoker.packaging.flatten.limits import LayerRefused
+from stoker.packaging.spawning import spawn
 
 COMMAND: Final = (sys.executable, "-I", "-m", "stoker.packaging.flatten.process")
 SILENCE_MAX_S: Final = 600.0
 """Zeros by the gigabyte are read without a word."""
 START_TIMEOUT_S: Final = 30.0
 _CHUNK_NUMBERS: Final = 1 << 20
-_F_ADD_SEALS, _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1033, 0x1, 0x2, 0x4
 
 _decode = msgspec.msgpack.Decoder(protocol.Answer).decode
 _encode = msgspec.msgpack.encode
@@ -221,7 +221,8 @@ def _sealed_memory(size_bytes: int) -> int:
     memory = os.memfd_create("stoker-chunks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(memory, size_bytes)
-        fcntl.fcntl(memory, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_SEAL)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
     except BaseException:
         os.close(memory)
         raise
@@ -229,19 +230,7 @@ def _sealed_memory(size_bytes: int) -> int:
 
 
 def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    # From a thread by subprocess: uvloop's own spawn blocks the loop for the time of a fork.
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        ours.setblocking(False)
-        try:
-            process = subprocess.Popen(
-                COMMAND,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-                cwd="/",
-            )
-        except OSError as problem:
-            ours.close()
-            raise FlatteningFailed(f"the flattener does not start: {problem}") from problem
-    return process, ours
+    try:
+        return spawn(COMMAND)
+    except OSError as problem:
+        raise FlatteningFailed(f"the flattener does not start: {problem}") from problem

@@ -19,6 +19,7 @@ from stoker.core.errors import StokerError
 from stoker.core.threads import CallThreads
 from stoker.packaging.chunks.manifest import Manifest
 from stoker.packaging.chunks.sealing import SealedChunk
+from stoker.packaging.spawning import spawn
 from stoker.packaging.volumes.fetching import FETCHES_MAX
 from stoker.packaging.volumes.records import (
     MESSAGE_MAX_BYTES,
@@ -209,21 +210,10 @@ class VolumeProcess:
         return life
 
     def _spawn(self) -> _Life:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            ours.setblocking(False)
-            try:
-                process = subprocess.Popen(
-                    self._command,
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "2"},
-                    cwd="/",
-                )
-            except OSError as problem:
-                ours.close()
-                raise VolumesFailed(f"the volume process does not start: {problem}") from problem
-        return _Life(process, ours)
+        try:
+            return _Life(*spawn(self._command, MALLOC_ARENA_MAX="2"))
+        except OSError as problem:
+            raise VolumesFailed(f"the volume process does not start: {problem}") from problem
 
     def _begin(self, life: _Life, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
