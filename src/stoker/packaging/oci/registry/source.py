@@ -56,9 +56,13 @@ class RegistrySource:
         self, manifest: ImageManifest, blob: Descriptor, into: Path, progress: Progress | None = None
     ) -> None:
         """As in ``ImageSource``."""
-        await self._called(
-            lambda watch: download(self._client, manifest.reference, blob, into, watch, progress)
-        )
+        try:
+            await self._called(
+                lambda watch: download(self._client, manifest.reference, blob, into, watch, progress)
+            )
+        except asyncio.CancelledError:
+            _drop(into)
+            raise
 
     def _read(
         self, reference: Reference, architecture: str | None, watch: Watch
@@ -103,3 +107,8 @@ class RegistrySource:
         self._remembered[key] = manifest
         while len(self._remembered) > REMEMBERED_MAX:
             self._remembered.popitem(last=False)
+
+
+def _drop(into: Path) -> None:
+    """A file whose last byte came before its download could be cut off."""
+    into.unlink(missing_ok=True)
