@@ -1,0 +1,1 @@
+"""What every micro-VM driver shares: the guest's contract, its images, and the host's ends of its streams."""
