@@ -1,0 +1,1 @@
+"""Micro-VMs of Firecracker, each behind its jailer: API client, machines, snapshots, the driver."""
