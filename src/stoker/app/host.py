@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from stoker.app.native import NativeMissing, native_directory, zygote_module
+from stoker.packaging import landlock, seccomp
 
 ADMIN_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 MINIMUM_KERNEL = (5, 15)
@@ -31,6 +32,7 @@ def examine(data: Path) -> list[Finding]:
     checks: tuple[Callable[[], Finding], ...] = (
         _kernel,
         _native,
+        _confinement,
         _privilege,
         _user_namespaces,
         _uid_ranges,
@@ -66,6 +68,22 @@ def _native() -> Finding:
         return Finding("ok", "native programs", str(native_directory()))
     except NativeMissing as problem:
         return Finding("missing", "native programs", "not built", str(problem))
+
+
+def _confinement() -> Finding:
+    missing = [
+        name
+        for name, here in (("Landlock", landlock.version() > 0), ("seccomp", seccomp.available()))
+        if not here
+    ]
+    if not missing:
+        return Finding("ok", "confined processes", "Landlock and seccomp")
+    return Finding(
+        "degraded",
+        "confined processes",
+        f"no {' and no '.join(missing)}",
+        "what reads uploaded code and images is held by fewer walls; byte code is not compiled ahead",
+    )
 
 
 def _privilege() -> Finding:

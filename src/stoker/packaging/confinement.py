@@ -1,11 +1,12 @@
-"""What a packer or a compiler gives up before it reads what others wrote. Runs in it, single-threaded."""
+"""What a process gives up before it reads what others wrote. Runs in it, before its first job."""
 
 import ctypes
 import os
 import resource
 from pathlib import Path
 
-from stoker.packaging import landlock
+from stoker.packaging import landlock, seccomp
+from stoker.packaging.system_calls import FLATTENER, PACKER, VOLUME_SERVER, Rules
 
 MEMORY_MAX_BYTES = 1024**3
 """Address space: Python, zlib and the directory of the largest allowed archive."""
@@ -39,12 +40,13 @@ def confine(folder: str | None) -> list[str]:
     """Drop what packing does not need; returns the names of what this host could not give.
 
     Limits are always set. A network namespace of its own needs user namespaces. ``folder`` is the only one
-    that can be written below from then on, and no file can be opened for reading.
+    that can be written below from then on, and no file can be opened for reading. Everything it needs of the
+    system must be loaded.
     """
     missing = _give_up(FILE_MAX_BYTES)
     if folder is None or not landlock.restrict_to({folder: landlock.UNPACKING}):
         missing.append("landlock")
-    return missing
+    return missing + _filter(PACKER)
 
 
 def confine_flattener(file_max_bytes: int) -> list[str]:
@@ -56,7 +58,7 @@ def confine_flattener(file_max_bytes: int) -> list[str]:
     allow_cpu_for_a_job(FLATTENER_CPU_S)
     if not landlock.restrict_to({}):
         missing.append("landlock")
-    return missing
+    return missing + _filter(FLATTENER)
 
 
 def confine_compiler(interpreter: str, tree: str, out: str, *, threads: bool = False) -> bool:
@@ -72,16 +74,21 @@ def confine_compiler(interpreter: str, tree: str, out: str, *, threads: bool = F
 
 def confine_server(memory_max_bytes: int, descriptors_max: int) -> list[str]:
     """Keep the descriptors there are, and no file, network or other process; returns what the host could not
-    give. Threads can be started until ``forbid_processes``."""
+    give. Threads can be started until ``seal_server``."""
     missing = _give_up(0, None, memory_max_bytes, descriptors_max)
     if not landlock.restrict_to({}):
         missing.append("landlock")
     return missing
 
 
-def forbid_processes() -> None:
-    """No process or thread can be started from now on."""
+def seal_server() -> list[str]:
+    """No process or thread can be started from now on; returns what the host could not give."""
     _lower(resource.RLIMIT_NPROC, 0)
+    return _filter(VOLUME_SERVER)
+
+
+def _filter(rules: Rules) -> list[str]:
+    return [] if seccomp.restrict_to(rules) else ["seccomp"]
 
 
 def _folders_of(interpreter: str) -> list[str]:

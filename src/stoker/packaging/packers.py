@@ -24,7 +24,7 @@ from stoker.packaging.protocol import (
     Unpack,
     Unpacked,
 )
-from stoker.packaging.spawning import spawn
+from stoker.packaging.spawning import end_of, spawn
 
 PACKER_COMMAND = (sys.executable, "-I", "-m", "stoker.packaging.packer")
 
@@ -59,7 +59,7 @@ class _Packer:
         loop = asyncio.get_running_loop()
         message = await asyncio.wait_for(loop.sock_recv(self.control, MESSAGE_MAX_BYTES), timeout_s)
         if not message:
-            raise PackingFailed("the packer died")
+            raise PackingFailed(f"the packer {await asyncio.to_thread(end_of, self.process)}")
         return _decode(message)
 
     async def ask(self, request: Request, descriptors: Sequence[int]) -> Answer:
@@ -110,6 +110,11 @@ class PackerPool:
         idle, self._idle = self._idle, []
         for packer in idle:
             await asyncio.to_thread(packer.end)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the packers that wait for work."""
+        return [packer.process.pid for packer in self._idle]
 
     async def hash(self, archive: int) -> Hashed:
         """SHA-256 and size of an open archive.

@@ -1,9 +1,14 @@
 """Starts the processes that read what others wrote, each with a SOCK_SEQPACKET pair on its descriptor 0."""
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from typing import Final
+
+_END_WAIT_S: Final = 1.0
+"""Its socket is closed a moment before it can be waited for."""
 
 
 def spawn(command: Sequence[str], **variables: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -29,3 +34,14 @@ def spawn(command: Sequence[str], **variables: str) -> tuple[subprocess.Popen[by
             ours.close()
             raise
     return process, ours
+
+
+def end_of(process: subprocess.Popen[bytes]) -> str:
+    """What to say of a process whose socket ended; waits for it a moment."""
+    try:
+        status = process.wait(_END_WAIT_S)
+    except subprocess.TimeoutExpired:
+        return "closed its socket"
+    if status == -signal.SIGSYS:
+        return "was ended for a system call that it never needs: what it read may have taken it over"
+    return f"died of signal {-status}" if status < 0 else f"died with status {status}"

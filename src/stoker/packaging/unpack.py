@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from stoker.packaging.archive import READ_ERRORS, ArchiveRefused, Member, Plan
 
 CHUNK_BYTES = 256 * 1024
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def unpack(archive: zipfile.ZipFile, plan: Plan, root: int) -> int:
@@ -48,7 +48,7 @@ def _parent(root: int, parts: tuple[str, ...]) -> Generator[int]:
     descriptor = os.dup(root)
     try:
         for part in parts[:-1]:
-            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            below = os.open(part, FOLDER_FLAGS, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
         yield descriptor
@@ -57,7 +57,7 @@ def _parent(root: int, parts: tuple[str, ...]) -> Generator[int]:
 
 
 def _chmod(name: str, parent: int) -> None:
-    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    descriptor = os.open(name, FOLDER_FLAGS, dir_fd=parent)
     try:
         os.fchmod(descriptor, 0o755)
     finally:
@@ -65,7 +65,7 @@ def _chmod(name: str, parent: int) -> None:
 
 
 def _write_file(archive: zipfile.ZipFile, member: Member, parent: int) -> int:
-    descriptor = os.open(member.parts[-1], _NEW_FILE, 0o600, dir_fd=parent)
+    descriptor = os.open(member.parts[-1], NEW_FILE_FLAGS, 0o600, dir_fd=parent)
     try:
         size_bytes = 0
         for chunk in content_of(archive, member):
@@ -114,8 +114,8 @@ def _set_directory_times(plan: Plan, root: int) -> None:
         if parts not in plan.times:
             continue
         time_s = seconds_of(plan.times[parts])
-        with _parent(root, parts) as parent:
-            os.utime(parts[-1], (time_s, time_s), dir_fd=parent, follow_symlinks=False)
+        with _parent(root, (*parts, "")) as folder:
+            os.utime(folder, (time_s, time_s))
 
 
 def seconds_of(moment: tuple[int, int, int, int, int, int]) -> int:

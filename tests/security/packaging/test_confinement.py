@@ -21,11 +21,15 @@ def _may_raise_limits() -> bool:
     return bool(effective & 1 << 24)
 
 
+UNFILTERED = "seccomp.restrict_to = lambda rules: True\n"
+"""What the other walls hold by themselves."""
+
+
 def confined(code: str, folder: Path | None = None) -> str:
-    """What ``code`` prints when it runs in a process that confined itself as a packer does."""
+    """What ``code`` prints in a process that confined itself as a packer does, but for the system call filter."""
     argument = None if folder is None else str(folder)
     script = (
-        f"from stoker.packaging.confinement import *\nmissing = confine({argument!r})\n"
+        f"from stoker.packaging.confinement import *\n{UNFILTERED}missing = confine({argument!r})\n"
         + textwrap.dedent(code)
     )
     done = subprocess.run(
@@ -179,6 +183,21 @@ async def test_whatever_it_answers_is_an_error_and_no_process_stays(tmp_path: Pa
     assert running.stdout == b""
 
 
+async def test_a_packer_that_its_filter_ended_is_told_from_one_that_died(tmp_path: Path) -> None:
+    script = tmp_path / "taken_over.py"
+    script.write_text(
+        "import os, socket, msgspec\n"
+        "s = socket.socket(fileno=0)\n"
+        "s.send(msgspec.msgpack.encode({'type': 'Ready', 'missing': []}))\n"
+        "s.recv(4096)\n"
+        "os.kill(os.getpid(), 31)\n"
+    )
+    pool = PackerPool(command=[sys.executable, str(script)], packers=1)
+    with script.open() as opened, pytest.raises(PackingFailed, match="may have taken it over"):
+        await pool.hash(opened.fileno())
+    await pool.close()
+
+
 async def test_a_packer_that_does_not_start_is_an_error() -> None:
     for command in (["/nonexistent"], [sys.executable, "-c", "pass"]):
         with pytest.raises(PackingFailed):
@@ -188,7 +207,8 @@ async def test_a_packer_that_does_not_start_is_an_error() -> None:
 async def test_the_real_packer_says_what_is_missing() -> None:
     pool = PackerPool()
     await pool.start()
-    assert {"landlock"} <= set(pool.missing) <= {"network namespace", "no-new-privileges", "landlock"}
+    may_be_missing = {"network namespace", "no-new-privileges", "landlock", "seccomp"}
+    assert {"landlock"} <= set(pool.missing) <= may_be_missing
     await pool.close()
 
 

@@ -23,7 +23,7 @@ from stoker.packaging.chunks.sealing import CHUNK_BYTES, KEY_BYTES, NAME_BYTES
 from stoker.packaging.flatten import protocol
 from stoker.packaging.flatten.image import BLOCK_BYTES
 from stoker.packaging.flatten.limits import LayerRefused
-from stoker.packaging.spawning import spawn
+from stoker.packaging.spawning import end_of, spawn
 
 COMMAND: Final = (sys.executable, "-I", "-m", "stoker.packaging.flatten.process")
 SILENCE_MAX_S: Final = 600.0
@@ -119,6 +119,11 @@ class Flattening:
         self._room.close()
         os.close(self._slots)
 
+    @property
+    def pid(self) -> int:
+        """Of the process, within ``async with``."""
+        return self._process.pid
+
     async def add_layer(
         self, blob: int, *, compression: str, digest: str, diff_id: str, tell: Tell | None = None
     ) -> None:
@@ -176,7 +181,7 @@ class Flattening:
         finally:
             receiving.cancel()
         if not message:
-            raise FlatteningFailed("the flattener died")
+            raise FlatteningFailed(f"the flattener {await asyncio.to_thread(end_of, self._process)}")
         try:
             return _decode(message)
         except msgspec.DecodeError as problem:

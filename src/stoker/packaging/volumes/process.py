@@ -11,7 +11,7 @@ import time
 
 import msgspec
 
-from stoker.packaging.confinement import confine_server, forbid_processes, step_back
+from stoker.packaging.confinement import confine_server, seal_server, step_back
 from stoker.packaging.volumes.records import (
     DESCRIPTORS_PER_MESSAGE,
     MESSAGE_MAX_BYTES,
@@ -45,7 +45,7 @@ def main() -> None:
         lambda device: polled.register(device, select.EPOLLIN),
         polled.unregister,
     )
-    forbid_processes()
+    missing += seal_server()
     polled.register(control, select.EPOLLIN)
     polled.register(server.opener.done, select.EPOLLIN)
     control.send(encode(Ready(tuple(missing))))
