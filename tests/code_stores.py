@@ -13,6 +13,7 @@ from stoker.packaging.code_vault import CodeVault
 from stoker.packaging.packers import PACKERS_MAX, PackerPool
 from stoker.packaging.shelf import Shelf
 from stoker.services.code import CodeInUse
+from stoker.services.keys import DataKeys
 from stoker.services.object_store import ObjectStore
 from stoker.services.volumes import ImageMounter
 from stoker.store.data_keys import MasterDataKeys
@@ -72,6 +73,7 @@ async def opened(
     cache_bytes: int = CACHE_BYTES,
     store: ObjectStore | None = None,
     mounter: ImageMounter | None = None,
+    keys: DataKeys | None = None,
 ) -> TreeStore:
     """A store below ``data``, started. Opened again it is as after a restart."""
     folder = data / "cache"
@@ -79,7 +81,7 @@ async def opened(
     if store is None:
         store = local = LocalObjectStore(data / "objects")
         await local.start()
-    vault = CodeVault(store, MasterDataKeys(Sealer([b"k" * 32])), data / "sealing")
+    vault = CodeVault(store, keys or MasterDataKeys(Sealer([b"k" * 32])), data / "sealing")
     await vault.start()
     pool = PackerPool(unpacking(data), packers=packers)
     bytecode = ByteCode(compiling(data), lambda _: interpreter, launch=launch) if compiles else None

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,109 @@ def assert_hidden(stoker: RunningStoker, *secrets: str) -> None:
 def read(file: Path) -> bytes:
     """What there is of it; the image of every /tmp is sparse and bigger than memory."""
     return b"" if file.stat().st_size > 2**30 else file.read_bytes()
+
+
+def coded(stoker: RunningStoker, name: str, arn: str, source: str = SOURCE, **more: Any) -> dict[str, Any]:
+    """A function whose package is sealed under a key of KMS; as GetFunction shows its code."""
+    code = {"ZipFile": python_zip(source), "SourceKMSKeyArn": arn}
+    service = stoker.client("lambda")
+    service.create_function(
+        FunctionName=name,
+        Runtime=PYTHON_RUNTIME,
+        Handler="lambda_function.lambda_handler",
+        Role=ROLE,
+        Code=code,
+        Environment={"Variables": {"WORD": "x"}},
+        **more,
+    )
+    service.get_waiter("function_active_v2").wait(FunctionName=name)
+    return service.get_function(FunctionName=name)["Code"]
+
+
+def test_a_package_is_sealed_by_the_key_that_its_function_names(kms: Kms, stoker: RunningStoker) -> None:
+    service, arn = stoker.client("lambda"), kms.key()
+    plain = stoker.create_python("coded-plain", SOURCE)
+    shown_code = coded(stoker, "coded", arn)
+    assert shown_code["SourceKMSKeyArn"] == arn
+    with urllib.request.urlopen(shown_code["Location"]) as answer:
+        downloaded = answer.read()
+    assert downloaded == python_zip(SOURCE)
+    assert shown(stoker, "coded")["CodeSha256"] == plain["CodeSha256"]
+    assert "SourceKMSKeyArn" not in service.get_function(FunctionName="coded-plain")["Code"]
+    assert stoker.invoke("coded") == "x"
+    calls = kms.calls["Decrypt"]
+    grown_cold(stoker, "coded")
+    assert stoker.invoke("coded") == "x"
+    assert kms.calls["Decrypt"] > calls
+    published = service.publish_version(FunctionName="coded")["Version"]
+    versioned = service.get_function(FunctionName="coded", Qualifier=published)["Code"]
+    assert versioned["SourceKMSKeyArn"] == arn
+
+
+@pytest.mark.parametrize(
+    ("refuse", "code"),
+    [
+        ("disable", "KMSDisabledException"),
+        ("deny", "KMSAccessDeniedException"),
+        ("delete", "KMSInvalidStateException"),
+    ],
+)
+def test_code_whose_key_refuses_neither_starts_nor_shows(
+    kms: Kms, stoker: RunningStoker, refuse: str, code: str
+) -> None:
+    arn, name = kms.key(), f"coded-{refuse}"
+    coded(stoker, name, arn)
+    assert stoker.invoke(name) == "x"
+    getattr(kms, refuse)(arn)
+    assert stoker.invoke(name) == "x", "a warm sandbox needs no key"
+    grown_cold(stoker, name)
+    status, given, message = refused(stoker.client("lambda").invoke, FunctionName=name)
+    assert (status, given) == (502, code)
+    assert message.startswith("Lambda was unable to decrypt the code because ")
+    where = stoker.client("lambda").get_function(FunctionName=name)["Code"]
+    assert "Location" not in where
+    assert where["SourceKMSKeyArn"] == arn
+    assert where["Error"]["ErrorCode"]
+    assert where["Error"]["Message"].startswith("Lambda was unable to decrypt your deployment package")
+    # Whoever brings the code again, without the key, has a function that works.
+    service = stoker.client("lambda")
+    service.update_function_code(FunctionName=name, ZipFile=python_zip(SOURCE))
+    service.get_waiter("function_updated_v2").wait(FunctionName=name)
+    assert stoker.invoke(name) == "x"
+    assert "SourceKMSKeyArn" not in service.get_function(FunctionName=name)["Code"]
+
+
+def test_code_under_a_key_that_cannot_be_used_is_refused(kms: Kms, stoker: RunningStoker) -> None:
+    service = stoker.client("lambda")
+    denied = kms.key()
+    kms.deny(denied)
+    coded(stoker, "coded-keeps", kms.key())
+    before = shown(stoker, "coded-keeps")["RevisionId"]
+    for arn in (denied, f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/mine"):
+        status, given, message = refused(
+            service.update_function_code,
+            FunctionName="coded-keeps",
+            ZipFile=python_zip(SOURCE),
+            SourceKMSKeyArn=arn,
+        )
+        assert (status, given) == (400, "InvalidParameterValueException")
+        assert "unable to configure access to your deployment package" in message
+        with pytest.raises(ClientError, match="unable to configure access to your deployment package"):
+            coded(stoker, "coded-never", arn)
+    assert shown(stoker, "coded-keeps")["RevisionId"] == before
+    assert refused(service.get_function, FunctionName="coded-never")[0] == 404
+
+
+def test_equal_code_of_two_functions_is_sealed_twice_and_goes_with_each(
+    kms: Kms, stoker: RunningStoker
+) -> None:
+    first, second = kms.key(), kms.key()
+    marked = SOURCE + "\n# sealed twice\n"
+    coded(stoker, "coded-one", first, marked)
+    coded(stoker, "coded-two", second, marked)
+    kms.disable(first)
+    stoker.client("lambda").delete_function(FunctionName="coded-one")
+    assert stoker.invoke("coded-two") == "x"
+    stoker.kill()
+    stoker.start()
+    assert stoker.invoke("coded-two") == "x", "found again after a kill"

@@ -4,14 +4,16 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from stoker.core.errors import ServiceError
 from stoker.packaging.memory import MemoryCodeStore
-from stoker.services.code import CodeMissing, CodeStore
+from stoker.services.code import CodeKey, CodeMissing, CodeStore, code_name
+from stoker.services.keys import KeyRefused
+from stoker.store.memory_keys import MemoryDataKeys
 from tests.code_stores import opened
 
 
@@ -26,6 +28,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 ACCOUNT = "000000000000"
+Refuse = Callable[[], None]
 
 
 def archive(**members: str) -> bytes:
@@ -170,3 +173,59 @@ async def test_what_is_known_of_code(store: CodeStore) -> None:
     admitted = await store.admit(archive(a="abc"))
     assert await store.artifact(admitted.code_sha256) == admitted
     assert await store.artifact(sha256(b"never")) is None
+
+
+KEY = CodeKey("arn:aws:lambda:us-east-1:000000000000:function:f", "arn:aws:kms:us-east-1:000000000000:key/k")
+
+
+@pytest.fixture
+async def keyed_store(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[CodeStore, Refuse]]:
+    """A store, and what makes the key refuse from now on."""
+    refusal = KeyRefused("DisabledException", "it is disabled")
+    if request.param == "memory":
+        fake = MemoryCodeStore(tmp_path / "code")
+        yield fake, lambda: fake.refused_keys.update({KEY.kms_key_arn: refusal})
+        return
+    keys = MemoryDataKeys()
+    made = await opened(tmp_path, keys=keys)
+    yield made, lambda: setattr(keys, "failure", refusal)
+    await made.end()
+
+
+both = pytest.mark.parametrize("keyed_store", ["memory", "sealed"], indirect=True)
+
+
+@both
+async def test_code_under_a_key_is_another_than_the_same_code_without(
+    keyed_store: tuple[CodeStore, Refuse],
+) -> None:
+    store, _ = keyed_store
+    content = archive(main="print()")
+    plain, keyed = await store.admit(content), await store.admit(content, KEY)
+    name = code_name(keyed.code_sha256, KEY)
+    assert plain == keyed == await store.artifact(name)
+    assert sorted(await store.stored()) == sorted([plain.code_sha256, name])
+    await store.forget(plain.code_sha256)
+    assert (await ready(store, name) / "main").read_text() == "print()"
+    await store.try_key(name)
+    await store.try_key(sha256(b"nobody's"))
+
+
+@both
+async def test_a_key_that_refuses_ends_new_uses(keyed_store: tuple[CodeStore, Refuse]) -> None:
+    store, refuse = keyed_store
+    content = archive(main="print()")
+    name = code_name((await store.admit(content, KEY)).code_sha256, KEY)
+    await ready(store, name)
+    refuse()
+    with pytest.raises(KeyRefused):
+        await store.use(name, (), None, ACCOUNT)
+    with pytest.raises(KeyRefused):
+        await store.try_key(name)
+    with pytest.raises(KeyRefused):
+        await store.admit(archive(main="other"), KEY)
+    with pytest.raises(KeyRefused):
+        await store.admit(content, KEY)
+    assert await store.stored() == [name]

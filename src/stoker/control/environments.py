@@ -9,7 +9,7 @@ from stoker.services.environments import EnvironmentKeeper, opened, unusable
 from stoker.services.functions import FunctionVersion
 from stoker.services.keys import KeyRefused, KeyUnavailable
 from stoker.services.lambda_types import EnvironmentError as ShownError
-from stoker.services.lambda_types import EnvironmentResponse, FunctionConfiguration
+from stoker.services.lambda_types import EnvironmentResponse, FunctionCodeLocationError, FunctionConfiguration
 
 
 class Environments:
@@ -103,7 +103,13 @@ class Environments:
         )
 
 
-def _shown(problem: KeyRefused | KeyUnavailable) -> ShownError:
+def shown_code_error(problem: KeyRefused | KeyUnavailable) -> FunctionCodeLocationError:
+    """Why GetFunction gives no location."""
+    error = _shown(problem, "deployment package")
+    return FunctionCodeLocationError(error_code=error.error_code, message=error.message)
+
+
+def _shown(problem: KeyRefused | KeyUnavailable, what: str = "environment variables") -> ShownError:
     if isinstance(problem, KeyUnavailable):
         code, message = "ServiceException", f"due to an internal service error. {problem}"
     else:
@@ -112,6 +118,4 @@ def _shown(problem: KeyRefused | KeyUnavailable) -> ShownError:
             "because the KMS access was denied. Please check your KMS permissions. "
             f"KMS Exception: {code} KMS Message: {problem.message}"
         )
-    return ShownError(
-        error_code=code, message=f"Lambda was unable to decrypt your environment variables {message}"
-    )
+    return ShownError(error_code=code, message=f"Lambda was unable to decrypt your {what} {message}")

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from stoker.control.environments import Environments
+import msgspec
+
+from stoker.control.environments import Environments, shown_code_error
 from stoker.control.function_layers import FunctionLayers
 from stoker.control.function_signing import FunctionSigning, config_not_found
 from stoker.control.holds import CodeHolds
@@ -37,6 +39,7 @@ from stoker.control.storage import CodeStorage
 from stoker.control.validation import check_code_update, check_configuration_update, check_create
 from stoker.core.errors import ServiceError, StokerError, conflict, invalid_parameter
 from stoker.services.aliases import alias_shelf
+from stoker.services.code import CodeKey
 from stoker.services.context import RequestContext
 from stoker.services.functions import (
     FunctionExists,
@@ -48,6 +51,7 @@ from stoker.services.functions import (
     RevisionMismatch,
     is_settled,
 )
+from stoker.services.keys import KeyRefused, KeyUnavailable
 from stoker.services.lambda_types import (
     Concurrency,
     CreateFunctionRequest,
@@ -100,7 +104,7 @@ class Functions:
             raise _exists(key)
         layers = await self._layers.resolve(context, request.layers)
         signing = await self._signing.check_new(context, key, request.code_signing_config_arn)
-        package = await self._package(source, key.account, architecture)
+        package = await self._package(source, key, architecture)
         release = self._holds.take(package.name)
         return await self._settling.uninterrupted(
             self._create_held(key, request, package, layers, release, signing)
@@ -116,21 +120,27 @@ class Functions:
         reserved = function.reserved_concurrency
         return GetFunctionResponse(
             configuration=await self._shown(version, arn=found.arn),
-            code=self._location(context, version),
+            code=await self._location(context, version),
             tags=function.tags or None,
             concurrency=None if reserved is None else Concurrency(reserved_concurrent_executions=reserved),
         )
 
-    def _location(self, context: RequestContext, version: FunctionVersion) -> FunctionCodeLocation:
+    async def _location(self, context: RequestContext, version: FunctionVersion) -> FunctionCodeLocation:
         image = version.next_image or version.image
         if image is not None:
             # Of every registry: clients tell images from archives by this word, and AWS has no other for it.
             return FunctionCodeLocation(
                 repository_type="ECR", image_uri=image.uri, resolved_image_uri=image.resolved_uri
             )
+        where = FunctionCodeLocation(repository_type="S3", source_kms_key_arn=version.source_kms_key_arn)
+        if version.code_key is not None:
+            try:
+                await self._ports.code.try_key(version.code_name)
+            except (KeyRefused, KeyUnavailable) as problem:
+                return msgspec.structs.replace(where, error=shown_code_error(problem))
         now_s, key = self._ports.clock.now_s(), self._ports.location_keys()[0]
-        location = code_location(context.endpoint, version.code_sha256, now_s, key)
-        return FunctionCodeLocation(repository_type="S3", location=location)
+        location = code_location(context.endpoint, version.code_name, now_s, key)
+        return msgspec.structs.replace(where, location=location)
 
     async def get_configuration(
         self, context: RequestContext, request: GetFunctionConfigurationRequest
@@ -191,7 +201,7 @@ class Functions:
             check_runtime(stored.runtime or "", request.architectures[0], self._ports.runtimes)
         await self._signing.check_update(found.key)
         architecture = request.architectures[0] if request.architectures else stored.architecture
-        package = await self._package(source, found.key.account, architecture)
+        package = await self._package(source, found.key, architecture)
         release = self._holds.take(package.name)
         changed = coded_version(stored, package, request.architectures)
         return await self._settling.uninterrupted(
@@ -211,7 +221,7 @@ class Functions:
         layers = None
         if request.layers is not None:
             layers = await self._layers.resolve(context, request.layers)
-            await self._layers.check_size_with(stored.code_sha256, layers)
+            await self._layers.check_size_with(stored.code_name, layers)
         changed = configured_version(stored, request, layers)
         check_snap_start(changed.stored_only.get("SnapStart"), changed.runtime)
         _check_updatable(stored, request.revision_id)
@@ -256,7 +266,7 @@ class Functions:
         request: UpdateFunctionCodeRequest,
     ) -> FunctionConfiguration:
         try:
-            await self._layers.check_size_with(changed.code_sha256, changed.layers)
+            await self._layers.check_size_with(changed.code_name, changed.layers)
             if request.dry_run:
                 return await self._shown(changed)
             added_bytes = changed.code_size_bytes - (0 if request.publish else stored.code_size_bytes)
@@ -265,17 +275,20 @@ class Functions:
                 replace = self._publish_update if request.publish else self._replace
                 shown = await replace(stored, changed)
                 if stored.image is None:  # it runs until the other one is here
-                    self._holds.forget_later(stored.code_sha256)
+                    self._holds.forget_later(stored.code_name)
             return shown
         finally:
             release()
             await self._holds.forget_if_unused(name)
 
-    async def _package(self, source: CodeSource, account: str, architecture: str) -> Package:
+    async def _package(self, source: CodeSource, function: FunctionKey, architecture: str) -> Package:
         """Awaits nothing after an archive was stored: the caller can hold it at once."""
         if source.image_uri is not None:
-            return image_package(await self._images.resolve(source.image_uri, architecture), account)
-        return archive_package(await admitted_code(source, self._ports.code, self._ports.objects))
+            image = await self._images.resolve(source.image_uri, architecture)
+            return image_package(image, function.account)
+        arn = source.kms_key_arn
+        key = None if arn is None else CodeKey(function.arn, arn)
+        return archive_package(await admitted_code(source, self._ports.code, self._ports.objects, key), key)
 
     async def _store_new(
         self,

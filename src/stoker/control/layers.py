@@ -58,7 +58,7 @@ class Layers:
         await authorise_layer(context, layer, layer.arn, "lambda:PublishLayerVersion")
         check_compatibility(request.compatible_runtimes or (), request.compatible_architectures or ())
         source = code_source(_as_code(request.content), "PublishLayerVersion")
-        code = await admitted_code(source, self._ports.code, self._ports.objects)
+        code = await admitted_code(source, self._ports.code, self._ports.objects, None)
         release = self._holds.take(code.code_sha256)
         version = LayerVersion(
             layer=layer,

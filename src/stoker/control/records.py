@@ -77,6 +77,7 @@ def created_version(
         image_overrides=overrides(request.image_config),
         code_sha256=package.code.code_sha256,
         code_size_bytes=package.code.size_bytes,
+        source_kms_key_arn=package.kms_key_arn,
         layers=layers,
         logging=merged_logging(LogSettings(log_group=f"/aws/lambda/{key.name}"), request.logging_config),
         dead_letter_arn=_dead_letter_arn(None, request),
@@ -126,6 +127,7 @@ def coded_version(
         stored,
         code_sha256=package.code.code_sha256,
         code_size_bytes=package.code.size_bytes,
+        source_kms_key_arn=package.kms_key_arn,
         architecture=architecture,
     )
 

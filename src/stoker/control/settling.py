@@ -83,7 +83,7 @@ class Settling:
         image = version.next_image or version.image
         if image is None:
             await self._ports.code.prepare(
-                version.code_sha256, version.layer_codes, version.runtime, version.key.account
+                version.code_name, version.layer_codes, version.runtime, version.key.account
             )
             return
         task = asyncio.current_task()

@@ -6,9 +6,11 @@ import msgspec
 
 from stoker.control.messages import not_implemented, object_failed
 from stoker.core.errors import ServiceError, invalid_parameter
-from stoker.services.code import CodeArtifact, CodeStore
+from stoker.services.code import CodeArtifact, CodeKey, CodeStore, code_name
+from stoker.services.environments import unusable
 from stoker.services.functions import ImageUse
 from stoker.services.images import image_code
+from stoker.services.keys import KeyRefused, KeyUnavailable
 from stoker.services.lambda_types import FunctionCode, UpdateFunctionCodeRequest
 from stoker.services.objects import ObjectError, ObjectSource, ObjectTooBig
 
@@ -26,6 +28,8 @@ class CodeSource(msgspec.Struct, frozen=True, kw_only=True):
     s3_bucket: str | None
     s3_key: str | None
     s3_object_version: str | None
+    kms_key_arn: str | None = None
+    """The key of KMS to seal an archive under."""
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +37,17 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
     code: CodeArtifact
     name: str
-    """Among all code: a CodeSha256 or what ``image_code`` says."""
+    """Among all code: what ``code_name`` or ``image_code`` says."""
     image: ImageUse | None = None
+    kms_key_arn: str | None = None
 
 
-def archive_package(code: CodeArtifact) -> Package:
-    return Package(code=code, name=code.code_sha256)
+def archive_package(code: CodeArtifact, key: CodeKey | None) -> Package:
+    return Package(
+        code=code,
+        name=code_name(code.code_sha256, key),
+        kms_key_arn=None if key is None else key.kms_key_arn,
+    )
 
 
 def image_package(image: ImageUse, account: str) -> Package:
@@ -55,9 +64,10 @@ def code_source(request: FunctionCode | UpdateFunctionCodeRequest, operation: st
     """
     if request.s3_object_storage_mode == "REFERENCE":
         raise not_implemented("S3ObjectStorageMode REFERENCE")
-    if request.source_kms_key_arn:
-        raise not_implemented("SourceKMSKeyArn")
+    kms_key_arn = request.source_kms_key_arn or None
     if request.image_uri is not None:
+        if kms_key_arn is not None:
+            raise invalid_parameter("SourceKMSKeyArn is not supported for functions with PackageType Image.")
         return CodeSource(
             zip_file=None, image_uri=request.image_uri, s3_bucket=None, s3_key=None, s3_object_version=None
         )
@@ -78,10 +88,13 @@ def code_source(request: FunctionCode | UpdateFunctionCodeRequest, operation: st
         s3_bucket=request.s3_bucket,
         s3_key=request.s3_key,
         s3_object_version=request.s3_object_version,
+        kms_key_arn=kms_key_arn,
     )
 
 
-async def admitted_code(source: CodeSource, code: CodeStore, objects: ObjectSource) -> CodeArtifact:
+async def admitted_code(
+    source: CodeSource, code: CodeStore, objects: ObjectSource, key: CodeKey | None
+) -> CodeArtifact:
     """Fetch if need be, check and store.
 
     Awaits nothing after the code is stored: the caller can hold it at once.
@@ -90,12 +103,21 @@ async def admitted_code(source: CodeSource, code: CodeStore, objects: ObjectSour
         ServiceError: as AWS words it; nothing was stored.
     """
     if source.zip_file is not None:
-        return await code.admit(source.zip_file)
+        return await _admitted(source.zip_file, code, key)
     fetched = await _fetch(source, objects)
     try:
-        return await code.admit(fetched)
+        return await _admitted(fetched, code, key)
     finally:
         fetched.unlink(missing_ok=True)
+
+
+async def _admitted(archive: bytes | Path, code: CodeStore, key: CodeKey | None) -> CodeArtifact:
+    try:
+        return await code.admit(archive, key)
+    except (KeyRefused, KeyUnavailable) as problem:
+        if key is None:
+            raise
+        raise unusable(problem, "your deployment package", "GenerateDataKey") from problem
 
 
 async def _fetch(source: CodeSource, objects: ObjectSource) -> Path:

@@ -25,7 +25,8 @@ from stoker.packaging.held import HeldCache
 from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
 from stoker.packaging.protocol import Refused
 from stoker.packaging.shelf import Packed, Shelf, Shelved
-from stoker.services.code import CodeArtifact, CodeInUse, CodeMissing, CodeUnavailable
+from stoker.services.code import CodeArtifact, CodeInUse, CodeKey, CodeMissing, CodeUnavailable, code_name
+from stoker.services.keys import KeyRefused, KeyUnavailable
 
 HASHED_HERE_MAX_BYTES: Final = 64 * 1024
 """Archives up to this size are hashed in place (36 us) rather than in a packer."""
@@ -86,11 +87,11 @@ class SealedCodeStore:
         await self._downloads.close()
         await self._shelf.close()
 
-    async def admit(self, archive: bytes | Path) -> CodeArtifact:
+    async def admit(self, archive: bytes | Path, key: CodeKey | None = None) -> CodeArtifact:
         if isinstance(archive, bytes) and not archive:
             raise invalid_parameter(_MESSAGES["empty"])
         for _ in range(ADMISSIONS_MAX):
-            digest = await self._admit(archive)
+            digest = await self._admit(archive, key)
             # The last step does not wait, so nothing is forgotten between it and the caller's next step.
             known = self._vault.known(digest)
             if known is not None:
@@ -115,6 +116,9 @@ class SealedCodeStore:
         self._leaving.add(timer)
         return entry.held.file
 
+    async def try_key(self, code_sha256: str) -> None:
+        await self._vault.try_key(_digest(code_sha256))
+
     async def artifact(self, code_sha256: str) -> CodeArtifact | None:
         code = await self._vault.find(_digest(code_sha256))
         return None if code is None else _artifact(code)
@@ -123,6 +127,7 @@ class SealedCodeStore:
         self, code_sha256: str, layers: tuple[str, ...], runtime: str | None, account: str
     ) -> CodeInUse:
         with _explained(code_sha256):
+            await self._try_known(code_sha256)
             task = await self._shelf.enter((_digest(code_sha256),), runtime, account)
             if not layers:
                 return CodeInUse(task=task.source, cache=task.cache, leave=task.leave)
@@ -152,12 +157,21 @@ class SealedCodeStore:
     async def stored(self) -> list[str]:
         return [_base64(digest) for digest in self._vault.digests()]
 
-    async def _admit(self, archive: bytes | Path) -> str:
+    async def _try_known(self, code_sha256: str) -> None:
+        """A key of KMS that refuses ends new uses, also of what is on the shelf already."""
+        known = self._vault.known(_digest(code_sha256))
+        if known is not None and known.function_arn:
+            await self._vault.try_key(known.digest)
+
+    async def _admit(self, archive: bytes | Path, key: CodeKey | None) -> str:
         try:
             with _opened(archive, self._folder) as file:
-                digest = await self._digest_of(archive, file)
+                sha256 = await self._digest_of(archive, file)
+                digest = _digest(code_name(_base64(sha256), key))
                 if not await self._is_whole(digest):
-                    await self._pack_and_store(digest, file)
+                    await self._pack_and_store(digest, sha256, file, key)
+                elif key is not None:
+                    await self._vault.try_key(digest)
                 return digest
         except PackersBusy as problem:
             raise ServiceError("TooManyRequestsException", "Rate exceeded") from problem
@@ -170,12 +184,13 @@ class SealedCodeStore:
             await self._vault.forget(digest)
             return False
 
-    async def _pack_and_store(self, digest: str, file: int) -> None:
+    async def _pack_and_store(self, digest: str, sha256: str, file: int, key: CodeKey | None) -> None:
         packed = await self._shelf.pack(file, self._limit_bytes)
         if isinstance(packed, Refused):
             raise invalid_parameter(_MESSAGES.get(packed.kind, _MESSAGES["malformed"]))
         try:
-            await self._vault.put(digest, _facts(file, packed), _files(file, packed))
+            facts = _facts(file, packed, "" if digest == sha256 else sha256)
+            await self._vault.put(digest, facts, _files(file, packed), key)
         except BaseException:
             await asyncio.shield(packed.held.discard())
             raise
@@ -215,7 +230,7 @@ def _explained(code_sha256: str) -> Generator[None]:
     """Whatever keeps code from being used, in the words of the port."""
     try:
         yield
-    except CodeMissing:
+    except (CodeMissing, KeyRefused, KeyUnavailable):
         raise
     except (StokerError, OSError) as problem:
         raise CodeUnavailable(f"the code {code_sha256} cannot be used now: {problem}") from problem
@@ -240,8 +255,8 @@ def _opened(archive: bytes | Path, folder: Path) -> Generator[int]:
             yield file.fileno()
 
 
-def _facts(file: int, packed: Packed) -> Facts:
-    return Facts(os.fstat(file).st_size, packed.unpacked_bytes, packed.image_bytes)
+def _facts(file: int, packed: Packed, sha256: str) -> Facts:
+    return Facts(os.fstat(file).st_size, packed.unpacked_bytes, packed.image_bytes, sha256)
 
 
 def _files(file: int, packed: Packed) -> tuple[int, ...]:
@@ -259,7 +274,9 @@ def _layers_runtime(runtime: str | None) -> str | None:
 
 
 def _artifact(code: SealedCode) -> CodeArtifact:
-    return CodeArtifact(_base64(code.digest), code.facts.size_bytes, code.facts.unpacked_bytes)
+    return CodeArtifact(
+        _base64(code.facts.sha256 or code.digest), code.facts.size_bytes, code.facts.unpacked_bytes
+    )
 
 
 def _digest(code_sha256: str) -> str:

@@ -1,7 +1,8 @@
-"""Sealed code in the object store, by the SHA-256 of the uploaded zip: whole or absent, never plain.
+"""Sealed code in the object store, by its name in hexadecimal digits: whole or absent, never plain. The name
+is the SHA-256 of the uploaded zip, or of code under a key of KMS what ``code_name`` says.
 
-``code/<sha256>.key`` makes code exist: its wrapped data key, its sealed facts and, of small code, the sealed
-package. The package is the original zip and the image behind it; ``<sha256>.<variant>`` are further images.
+``code/<name>.key`` makes code exist: its wrapped data key, its sealed facts and, of small code, the sealed
+package. The package is the original zip and the image behind it; ``<name>.<variant>`` are further images.
 """
 
 import asyncio
@@ -19,8 +20,8 @@ import msgspec
 from stoker.core.errors import StokerError
 from stoker.packaging.artifacts import ArtifactDamaged, SealedArtifact, open_bytes, seal_bytes, write_all
 from stoker.packaging.sealed_objects import SealedObjects, sealed_files
-from stoker.services.code import CodeMissing
-from stoker.services.keys import DataKeys, WrappedKey
+from stoker.services.code import CodeKey, CodeMissing
+from stoker.services.keys import DataKeys, KeyRefused, WrappedKey
 from stoker.services.object_store import ObjectMissing, ObjectStore
 
 INLINE_MAX_BYTES: Final = 64 * 1024
@@ -37,6 +38,8 @@ class Facts(msgspec.Struct, frozen=True):
     size_bytes: int
     unpacked_bytes: int
     image_bytes: int = 0
+    sha256: str = ""
+    """Of the uploaded zip, in hexadecimal digits, where the code has another name."""
 
 
 class SealedCode(msgspec.Struct, frozen=True):
@@ -47,6 +50,8 @@ class SealedCode(msgspec.Struct, frozen=True):
     wrapped: bytes
     package: str
     """The name of its package's object; empty when it lies in the object of its key."""
+    function_arn: str = ""
+    """Of code under a key of KMS: what the key is told."""
 
 
 class _Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -57,6 +62,7 @@ class _Entry(msgspec.Struct, frozen=True, array_like=True):
     facts: bytes
     package: str
     inline: bytes
+    function_arn: str = ""
 
 
 class CodeVault:
@@ -111,7 +117,8 @@ class CodeVault:
         """What is stored of a digest; None when it is not.
 
         Raises:
-            ArtifactDamaged, ObjectStoreUnavailable, KeyRefused, KeyUnavailable
+            ArtifactDamaged, ObjectStoreUnavailable
+            KeyRefused, KeyUnavailable: of code under a key of KMS; so below.
         """
         if digest not in self._listed:
             return None
@@ -125,18 +132,21 @@ class CodeVault:
                 self._known[digest] = known
         return known
 
-    async def put(self, digest: str, facts: Facts, files: tuple[int, ...]) -> SealedCode:
+    async def put(
+        self, digest: str, facts: Facts, files: tuple[int, ...], kms: CodeKey | None = None
+    ) -> SealedCode:
         """Seal and store the files, one behind the other; whoever was first with the same digest stays.
 
         Durable when this returns, absent when it fails.
 
         Raises:
-            ObjectStoreUnavailable, KeyUnavailable, OSError
+            ObjectStoreUnavailable, KeyRefused, KeyUnavailable, OSError
         """
+        function_arn, kms_key_arn = ("", None) if kms is None else (kms.function_arn, kms.kms_key_arn)
         async with self._alone(digest):
             if (there := await self.find(digest)) is not None:
                 return there
-            key, wrapped = await self._keys.generate(_context(digest))
+            key, wrapped = await self._keys.generate(_context(digest, function_arn), kms_key_arn)
             size_bytes = facts.size_bytes + facts.image_bytes
             package, inline = "", b""
             if size_bytes <= INLINE_MAX_BYTES:
@@ -146,7 +156,7 @@ class CodeVault:
                 where = _object(digest, package)
                 await self._objects.put(where, _name(digest, package), key, files, size_bytes)
             sealed_facts = seal_bytes(msgspec.json.encode(facts), key, _name(digest, "facts"))
-            entry = _Entry(1, wrapped, sealed_facts, package, inline)
+            entry = _Entry(1, wrapped, sealed_facts, package, inline, function_arn)
             try:
                 await self._store.put(_object(digest, _KEY), msgspec.msgpack.encode(entry))
             except BaseException:
@@ -155,8 +165,18 @@ class CodeVault:
                     await self._store.delete(_object(digest, package))
                 raise
             self._listed[digest] = {_KEY, package} - {""}
-            self._known[digest] = SealedCode(digest, facts, wrapped, package)
+            self._known[digest] = SealedCode(digest, facts, wrapped, package, function_arn)
             return self._known[digest]
+
+    async def try_key(self, digest: str) -> None:
+        """See that code can be opened, if it is under a key of KMS.
+
+        Raises:
+            ArtifactDamaged, ObjectStoreUnavailable, KeyRefused, KeyUnavailable
+        """
+        code = await self.find(digest)
+        if code is not None and code.function_arn:
+            await self._key_of(code)
 
     async def original_into(self, code: SealedCode, file: int) -> None:
         """Write the uploaded zip, byte for byte.
@@ -176,14 +196,14 @@ class CodeVault:
         async with self._alone(code.digest):
             if self.known(code.digest) != code:
                 return
-            key = await self._keys.unwrap(code.wrapped, _context(code.digest))
+            key = await self._key_of(code)
             where, size_bytes = _object(code.digest, variant), os.fstat(file).st_size
             await self._objects.put(where, _name(code.digest, variant), key, (file,), size_bytes)
             self._listed[code.digest].add(variant)
 
     async def variant_into(self, code: SealedCode, variant: str, file: int) -> None:
         """Write a further image; raises as ``original_into``, CodeMissing also when there is none."""
-        key = await self._keys.unwrap(code.wrapped, _context(code.digest))
+        key = await self._key_of(code)
         await self._copy(code.digest, variant, key, file)
 
     async def drop_variant(self, digest: str, variant: str) -> None:
@@ -208,7 +228,9 @@ class CodeVault:
         for digest in self.digests():
             with contextlib.suppress(ObjectMissing):
                 entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)
-                yield WrappedKey(name=digest, wrapped=entry.wrapped, context=_context(digest))
+                yield WrappedKey(
+                    name=digest, wrapped=entry.wrapped, context=_context(digest, entry.function_arn)
+                )
 
     async def replace_wrapped(self, key: WrappedKey, wrapped: bytes) -> None:
         """Keep a key wrapped anew; what it opens is not rewritten, but for code that lies beside its key."""
@@ -227,12 +249,23 @@ class CodeVault:
 
     async def _read_entry(self, digest: str) -> SealedCode:
         entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)
-        key = await self._keys.unwrap(entry.wrapped, _context(digest))
+        key = await self._unwrapped(entry.wrapped, digest, entry.function_arn)
         facts = msgspec.json.decode(open_bytes(entry.facts, key, _name(digest, "facts")), type=Facts)
-        return SealedCode(digest, facts, entry.wrapped, entry.package)
+        return SealedCode(digest, facts, entry.wrapped, entry.package, entry.function_arn)
+
+    async def _key_of(self, code: SealedCode) -> bytes:
+        return await self._unwrapped(code.wrapped, code.digest, code.function_arn)
+
+    async def _unwrapped(self, wrapped: bytes, digest: str, function_arn: str) -> bytes:
+        try:
+            return await self._keys.unwrap(wrapped, _context(digest, function_arn))
+        except KeyRefused as problem:
+            if function_arn:
+                raise
+            raise ArtifactDamaged(f"the key of {digest} does not open: {problem}") from problem
 
     async def _package_into(self, code: SealedCode, offset: int, size_bytes: int, file: int) -> None:
-        key = await self._keys.unwrap(code.wrapped, _context(code.digest))
+        key = await self._key_of(code)
         if code.package:
             await self._copy(code.digest, code.package, key, file, (offset, size_bytes))
             return
@@ -289,5 +322,8 @@ def _name(digest: str, part: str) -> str:
     return f"code {digest} {part}"
 
 
-def _context(digest: str) -> dict[str, str]:
-    return {"artifact": "code", "sha256": digest}
+def _context(digest: str, function_arn: str = "") -> dict[str, str]:
+    """KMS is told what Lambda tells it."""
+    return (
+        {"aws:lambda:FunctionArn": function_arn} if function_arn else {"artifact": "code", "sha256": digest}
+    )

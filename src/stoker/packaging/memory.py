@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from stoker.core.errors import invalid_parameter
-from stoker.services.code import CodeArtifact, CodeInUse, CodeMissing
+from stoker.services.code import CodeArtifact, CodeInUse, CodeKey, CodeMissing, code_name
 
 
 class MemoryCodeStore:
@@ -26,13 +26,17 @@ class MemoryCodeStore:
         """What ``prepare`` was asked for; nothing is compiled here."""
         self.in_use = 0
         """How often code was asked for and not left."""
+        self.refused_keys: dict[str, Exception] = {}
+        """By the ARN of a key of KMS: what its use raises."""
+        self._keys: dict[str, CodeKey | None] = {}
 
     def fail_next(self, error: Exception) -> None:
         """The next call of ``admit`` or ``use`` raises ``error``."""
         self._next_error = error
 
-    async def admit(self, archive: bytes | Path) -> CodeArtifact:
+    async def admit(self, archive: bytes | Path, key: CodeKey | None = None) -> CodeArtifact:
         self._check()
+        self._check_key(key)
         content = archive if isinstance(archive, bytes) else await asyncio.to_thread(archive.read_bytes)
         if not content:
             raise invalid_parameter("Uploaded file must be a non-empty zip")
@@ -43,12 +47,14 @@ class MemoryCodeStore:
                 "Could not unzip uploaded file. Please check your file, then try to upload again."
             ) from problem
         digest = hashlib.sha256(content)
-        name = base64.b64encode(digest.digest()).decode()
-        home = self._folder / digest.hexdigest()
+        code_sha256 = base64.b64encode(digest.digest()).decode()
+        name = code_name(code_sha256, key)
+        self._keys[name] = key
+        home = self._home(name)
         opened.extractall(home / "task")
         (home / "original.zip").write_bytes(content)
         unpacked_bytes = sum(info.file_size for info in opened.infolist())
-        self._artifacts[name] = CodeArtifact(name, len(content), unpacked_bytes)
+        self._artifacts[name] = CodeArtifact(code_sha256, len(content), unpacked_bytes)
         return self._artifacts[name]
 
     async def original(self, code_sha256: str) -> Path | None:
@@ -76,7 +82,15 @@ class MemoryCodeStore:
         self._check()
         if code_sha256 not in self._artifacts:
             raise CodeMissing(code_sha256)
+        await self.try_key(code_sha256)
         return self._home(code_sha256) / "task"
+
+    async def try_key(self, code_sha256: str) -> None:
+        self._check_key(self._keys.get(code_sha256))
+
+    def _check_key(self, key: CodeKey | None) -> None:
+        if key is not None and key.kms_key_arn in self.refused_keys:
+            raise self.refused_keys[key.kms_key_arn]
 
     async def artifact(self, code_sha256: str) -> CodeArtifact | None:
         return self._artifacts.get(code_sha256)

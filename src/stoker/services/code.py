@@ -1,5 +1,7 @@
 """Code: what ``control`` admits, ``packaging`` keeps and a worker mounts."""
 
+import base64
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +19,21 @@ class CodeArtifact(msgspec.Struct, frozen=True):
     """Base64 of the SHA-256 of the uploaded zip."""
     size_bytes: int
     unpacked_bytes: int
+
+
+class CodeKey(msgspec.Struct, frozen=True):
+    """A key of KMS that a function's code is sealed under, for that function (an unqualified ARN) alone."""
+
+    function_arn: str
+    kms_key_arn: str
+
+
+def code_name(code_sha256: str, key: CodeKey | None) -> str:
+    """What code is stored as: its CodeSha256, or with a key something as long that is this function's own."""
+    if key is None:
+        return code_sha256
+    said = f"code under a key of KMS\0{key.function_arn}\0{key.kms_key_arn}\0{code_sha256}"
+    return base64.b64encode(hashlib.sha256(said.encode()).digest()).decode()
 
 
 class CodeMissing(StokerError):
@@ -40,12 +57,14 @@ class CodeInUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CodeStore(Protocol):
-    """Zip archives by CodeSha256, each made ready once. Hostile archives are parsed outside this process."""
+    """Zip archives by name (``code_name``), each made ready once. Hostile archives are parsed outside this
+    process. Code under a key of KMS raises KeyRefused and KeyUnavailable wherever that key is needed."""
 
-    async def admit(self, archive: bytes | Path) -> CodeArtifact:
+    async def admit(self, archive: bytes | Path, key: CodeKey | None = None) -> CodeArtifact:
         """Check and store a zip archive; idempotent. Stored whole and for good when this returns.
 
         Raises:
+            KeyRefused, KeyUnavailable: only with ``key``; nothing was stored.
             ServiceError: InvalidParameterValueException with Lambda's wording when it is not a zip that
                 Lambda would take; nothing was stored.
         """
@@ -53,6 +72,14 @@ class CodeStore(Protocol):
 
     async def original(self, code_sha256: str) -> Path | None:
         """The uploaded archive, byte for byte; None when it is not here."""
+        ...
+
+    async def try_key(self, code_sha256: str) -> None:
+        """Nothing happens, but for code under a key of KMS that cannot be used.
+
+        Raises:
+            KeyRefused, KeyUnavailable
+        """
         ...
 
     async def artifact(self, code_sha256: str) -> CodeArtifact | None:

@@ -66,12 +66,16 @@ def unreadable(problem: KeyRefused | KeyUnavailable, what: str = "the environmen
     return ServiceError(code, message, fields={"Type": "User"})
 
 
-def unusable(problem: KeyRefused | KeyUnavailable) -> ServiceError:
-    """As CreateFunction and UpdateFunctionConfiguration are answered for a key that cannot be used."""
-    start = "Lambda was unable to configure access to your environment variables"
+def unusable(
+    problem: KeyRefused | KeyUnavailable,
+    what: str = "your environment variables",
+    operation: str = "CreateGrant",
+) -> ServiceError:
+    """As creations and updates are answered for a key that cannot be used."""
+    start = f"Lambda was unable to configure access to {what}"
     if isinstance(problem, KeyUnavailable):
         return ServiceError("ServiceException", f"{start} {_BROKEN} {problem}", fields={"Type": "Service"})
     return invalid_parameter(
-        f"{start} because the KMS key is invalid for CreateGrant. Please check your KMS key settings. "
+        f"{start} because the KMS key is invalid for {operation}. Please check your KMS key settings. "
         f"KMS Exception: {problem.code} KMS Message: {problem.message}"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from stoker.core.errors import StokerError
+from stoker.services.code import CodeKey, code_name
 from stoker.services.images import image_code
 
 if TYPE_CHECKING:
@@ -110,9 +111,10 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
     environment_sealed: SealedEnvironment | None = None
     """With such a key, in the place of ``environment``."""
     code_sha256: str
-    """Base64, as CodeSha256 is shown; the name under which the code is stored. Of an image the hexadecimal
-    digits of its digest."""
+    """Base64, as CodeSha256 is shown. Of an image the hexadecimal digits of its digest."""
     code_size_bytes: int
+    source_kms_key_arn: str | None = None
+    """The key of KMS that the code is sealed under."""
     layers: tuple[LayerUse, ...] = ()
     """In the order in which they are merged at /opt: later ones over earlier ones."""
     image: ImageUse | None = None
@@ -135,10 +137,21 @@ class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, environment=variables, environment_sealed=None)
 
     @property
+    def code_key(self) -> CodeKey | None:
+        """Of an archive that is sealed under a key of KMS."""
+        arn = self.source_kms_key_arn
+        return None if arn is None else CodeKey(self.key.arn, arn)
+
+    @property
+    def code_name(self) -> str:
+        """What its own archive is stored as."""
+        return code_name(self.code_sha256, self.code_key)
+
+    @property
     def codes(self) -> frozenset[str]:
         """What everything that it runs with is called: its own code and its layers', or its images."""
         if self.image is None:
-            return frozenset((self.code_sha256, *self.layer_codes))
+            return frozenset((self.code_name, *self.layer_codes))
         images = (self.image, self.next_image or self.image)
         return frozenset(image_code(self.key.account, image.digest) for image in images)
 

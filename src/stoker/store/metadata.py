@@ -328,7 +328,7 @@ def _image_column(digest: str) -> str:
 
 
 def _own_code(version: FunctionVersion) -> str:
-    return version.code_sha256 if version.image is None else _image_column(version.image.digest)
+    return version.code_name if version.image is None else _image_column(version.image.digest)
 
 
 def _beside(version: FunctionVersion) -> tuple[str, ...]:

@@ -213,7 +213,7 @@ class WorkerAgent:
             image = await mounted_image(self._parts.images, function, function.image)
             return self._made_life(reference, function, image.plan, image.folders, image.leave, provisioned)
         code = await self._code.use(
-            function.code_sha256, function.layer_codes, function.runtime, function.key.account
+            function.code_name, function.layer_codes, function.runtime, function.key.account
         )
         try:
             extensions = extensions_in(code.opt) if code.opt is not None else ()

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stoker.services.code import CodeArtifact
+from stoker.services.code import CodeArtifact, CodeKey
 from tests.unit.control.desk import ACCOUNT, CONTEXT, REGION, Desk, zipped
 
 INVALID = "InvalidParameterValueException"
@@ -95,8 +95,8 @@ async def test_code_and_layers_have_one_limit_together(desk: Desk, monkeypatch: 
     await desk.active()
     admit = desk.code.admit
 
-    async def large(archive: Any) -> CodeArtifact:
-        code = msgspec.structs.replace(await admit(archive), unpacked_bytes=262_144_000 - 10)
+    async def large(archive: Any, key: CodeKey | None = None) -> CodeArtifact:
+        code = msgspec.structs.replace(await admit(archive, key), unpacked_bytes=262_144_000 - 10)
         desk.code._artifacts[code.code_sha256] = code
         return code
 
@@ -160,10 +160,10 @@ async def test_a_layer_deleted_while_a_function_is_created_is_refused(
     layer = await publish(desk)
     admit = desk.code.admit
 
-    async def slowly(archive: Any) -> CodeArtifact:
+    async def slowly(archive: Any, key: CodeKey | None = None) -> CodeArtifact:
         await desk.ask("DeleteLayerVersion", LayerName="lay", VersionNumber=1)
         await asyncio.sleep(0.05)
-        return await admit(archive)
+        return await admit(archive, key)
 
     monkeypatch.setattr(desk.code, "admit", slowly)
     with pytest.raises(Exception, match=f"Layer version {layer} does not exist"):
