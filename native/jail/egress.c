@@ -276,7 +276,7 @@ static int configure_sandbox(const struct egress_link *link)
     return result < 0 ? egress_fail(result, "configure eth0 of the sandbox") : 0;
 }
 
-int egress_attach(struct egress_link *link, int netns_fd)
+int egress_attach_bare(struct egress_link *link, int netns_fd)
 {
     if (!pool.open || link->number >= pool.links || pool.state[link->number] != TAKEN ||
         link->netns_fd >= 0)
@@ -287,6 +287,12 @@ int egress_attach(struct egress_link *link, int netns_fd)
     int result = egress_uplinks_open();
     if (result == 0)
         result = make_link(link);
+    return result;
+}
+
+int egress_attach(struct egress_link *link, int netns_fd)
+{
+    int result = egress_attach_bare(link, netns_fd);
     return result == 0 ? configure_sandbox(link) : result;
 }
 

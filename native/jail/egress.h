@@ -84,6 +84,9 @@ int egress_take(struct egress_link *out);
  * the link is of no use: egress_give it. */
 int egress_attach(struct egress_link *link, int netns_fd);
 
+/* The same without address, route and lo in that namespace: whatever stands behind eth0 has the address. */
+int egress_attach_bare(struct egress_link *link, int netns_fd);
+
 /* Returns the link; closes its netns_fd. */
 void egress_give(struct egress_link *link);
 

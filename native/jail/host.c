@@ -12,6 +12,7 @@
 #include "seccomp.h"
 #include "template.h"
 #include "tmp_volume.h"
+#include "vm.h"
 #include "zygotes.h"
 
 #include <errno.h>
@@ -121,6 +122,7 @@ void host_open(const struct options *options, struct host *host)
     open_tmp(options, host);
     open_images(options, host);
     open_egress(options, host);
+    host->features |= vms_open(options) ? JAIL_VMS : 0;
     /* An ordinary user's zygote would run as the jail itself does. */
     if (!options->rootless && cgroup_admit_all(identity_zygotes()) == 0)
         host->features |= JAIL_ZYGOTES;

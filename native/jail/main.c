@@ -12,6 +12,7 @@
 #include "protocol.h"
 #include "sandbox.h"
 #include "tmp_volume.h"
+#include "vm.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -98,6 +99,10 @@ static void hello(int fd, struct jail_answer *answer, int *fds)
     images_drop_all();
     answer->count = sandbox_destroy_all();
     served = fd;
+    struct ucred credentials;
+    socklen_t length = sizeof credentials;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0)
+        vms_serve(credentials.gid);
     answer->features = host.features;
     answer->degraded = host.degraded;
     answer->tmp_kind = host.tmp_kind;
@@ -120,6 +125,13 @@ static int obey(int fd, const struct jail_message *message, struct jail_answer *
         return 1;
     case JAIL_MOUNT:
         sandbox_mount(message, answer);
+        return 1;
+    case JAIL_VM:
+        answer->features = host.features;
+        sandbox_create_vm(message, answer, fds);
+        return 1;
+    case JAIL_VM_FILES:
+        sandbox_add_files(message, answer);
         return 1;
     case JAIL_LIMITS:
         sandbox_limit(message, answer, fds);

@@ -28,22 +28,35 @@ static int set_attributes(int mount, unsigned flags, unsigned long long attribut
     return (int)syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | flags, &wanted, sizeof wanted);
 }
 
-int mounts_clone_folder(int folder)
+static int clone(int source, unsigned long long attributes)
 {
-    struct stat status;
-    if (fstat(folder, &status) < 0)
-        return -errno;
-    if (!S_ISDIR(status.st_mode))
-        return -ENOTDIR;
-    int mount = open_tree_at(folder, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    int mount = open_tree_at(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (mount < 0)
         return -errno;
-    if (set_attributes(mount, 0, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV) < 0) {
+    if (set_attributes(mount, 0, attributes | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV) < 0) {
         int error = -errno;
         close(mount);
         return error;
     }
     return mount;
+}
+
+int mounts_clone_folder(int folder)
+{
+    struct stat status;
+    if (fstat(folder, &status) < 0)
+        return -errno;
+    return S_ISDIR(status.st_mode) ? clone(folder, MOUNT_ATTR_RDONLY) : -ENOTDIR;
+}
+
+int mounts_clone_file(int file)
+{
+    struct stat status;
+    int flags = fcntl(file, F_GETFL);
+    if (flags < 0 || fstat(file, &status) < 0)
+        return -errno;
+    int writable = (flags & O_ACCMODE) == O_RDWR && !(flags & O_PATH);
+    return S_ISREG(status.st_mode) ? clone(file, MOUNT_ATTR_NOEXEC | (writable ? 0 : MOUNT_ATTR_RDONLY)) : -EINVAL;
 }
 
 int mounts_map_owners(int mount, int namespace)

@@ -15,6 +15,9 @@ extern const char *const MOUNT_POINTS[];
 /* A detached ro,nosuid,nodev clone of the folder that `folder` is open on; -ENOTDIR for anything else. */
 int mounts_clone_folder(int folder);
 
+/* The same of a regular file, noexec too, and writable if `file` is open for reading and writing. */
+int mounts_clone_file(int file);
+
 /* Has a detached mount show its owners, id for id, as those of the user namespace. 0 or -errno. */
 int mounts_map_owners(int mount, int namespace);
 

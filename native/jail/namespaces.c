@@ -108,6 +108,15 @@ int namespaces_clone_folder(int folder)
     return mount;
 }
 
+int namespaces_clone_file(int file)
+{
+    if (host_mounts < 0 || setns(host_mounts, CLONE_NEWNS) < 0)
+        return host_mounts < 0 ? -EOPNOTSUPP : -errno;
+    int mount = mounts_clone_file(file);
+    come_back();
+    return mount;
+}
+
 int namespaces_attach(int pidfd, int mount, const char *path)
 {
     if (setns(pidfd, CLONE_NEWNS) < 0)
@@ -145,7 +154,7 @@ static pid_t spawn(int template, int into, uid_t owner, uint64_t more, int *pidf
         wanted.flags |= CLONE_INTO_CGROUP;
         wanted.cgroup = (uint64_t)into;
     }
-    if (setns(template, CLONE_NEWNS) < 0)
+    if (template >= 0 && setns(template, CLONE_NEWNS) < 0)
         return -errno;
     int error = namespaces_be_owner(owner);
     pid_t pid = error ? error : (pid_t)syscall(SYS_clone3, &wanted, sizeof wanted);
@@ -165,4 +174,9 @@ pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd)
 pid_t namespaces_spawn_zygote(int template, int into, int *pidfd)
 {
     return spawn(template, into, 0, 0, pidfd);
+}
+
+pid_t namespaces_spawn_vm(int into, int *pidfd)
+{
+    return spawn(-1, into, 0, CLONE_NEWPID, pidfd);
 }

@@ -26,6 +26,12 @@ pid_t namespaces_spawn(int template, int into, uid_t owner, int *pidfd);
 /* The same in the jail's own user and pid namespaces: those of others can only be entered from above them. */
 pid_t namespaces_spawn_zygote(int template, int into, int *pidfd);
 
+/* Into new pid, mount (a copy of the jail's), network, ipc and uts namespaces, as the jail's own user: a VMM's. */
+pid_t namespaces_spawn_vm(int into, int *pidfd);
+
+/* A detached nosuid,nodev,noexec clone of the regular file behind `file`, writable if that is open for both. */
+int namespaces_clone_file(int file);
+
 /* Has a detached mount show its owners, id for id, as those of the user namespace of `pid`, which `owner` owns. */
 int namespaces_map_owners(int mount, pid_t pid, uid_t owner);
 

@@ -28,6 +28,7 @@ static const struct option LONG[] = {
     {"egress-range", required_argument, NULL, 'r'}, {"egress-allow", required_argument, NULL, 'a'},
     {"egress-deny", required_argument, NULL, 'd'},
     {"no-cgroup-v2", no_argument, NULL, '1'},      {"images-by-loop", no_argument, NULL, 'l'},
+    {"firecracker", required_argument, NULL, 'f'}, {"jailer", required_argument, NULL, 'j'},
     {0},
 };
 
@@ -80,6 +81,12 @@ static void take(int option, const char *text, struct options *options)
         return;
     case 'l':
         options->images_by_loop = 1;
+        return;
+    case 'f':
+        options->firecracker = text;
+        return;
+    case 'j':
+        options->jailer = text;
         return;
     case 'n':
         options->egress.enabled = 0;

@@ -10,6 +10,7 @@
 struct options {
     const char *state;  /* a folder of the jail's own */
     const char *init;   /* program that becomes PID 1 of sandboxes */
+    const char *firecracker, *jailer; /* programs for VMs, or NULL */
     const char *socket; /* for tests: listen here instead of on descriptor 3 */
     char instance[40];  /* tells this jail's control groups from another's */
     uid_t peer_uid;

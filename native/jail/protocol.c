@@ -74,10 +74,12 @@ static int check(const struct jail_message *message)
 {
     const struct jail_request *request = &message->request;
     unsigned mounts = (unsigned)__builtin_popcount(request->mounts);
+    int takes_files = request->operation == JAIL_VM || request->operation == JAIL_VM_FILES;
     unsigned fds = mounts + (request->operation == JAIL_IMAGE);
     if (request->magic != JAIL_MAGIC || request->version != JAIL_VERSION)
         return -EPROTO;
-    if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~(JAIL_EGRESS | JAIL_ZYGOTE) || fds != message->fd_count)
+    if (request->mounts >> JAIL_MOUNT_POINTS || request->flags & ~(JAIL_EGRESS | JAIL_ZYGOTE) ||
+        (takes_files ? !message->fd_count : fds != message->fd_count))
         return -EINVAL;
     if (request->zygote && (request->operation != JAIL_CREATE || request->flags & JAIL_ZYGOTE))
         return -EINVAL;
@@ -91,6 +93,8 @@ static int check(const struct jail_message *message)
         return mounts || request->flags || request->sandbox ? -EINVAL : 0;
     case JAIL_CREATE:
         return request->sandbox || !limits_are_sane(&request->limits) ? -EINVAL : 0;
+    case JAIL_VM:
+        return mounts || request->sandbox || request->flags & ~JAIL_EGRESS || !limits_are_sane(&request->limits) ? -EINVAL : 0;
     case JAIL_MOUNT:
         return !mounts || request->flags ? -EINVAL : 0;
     case JAIL_LIMITS:
@@ -99,6 +103,7 @@ static int check(const struct jail_message *message)
     case JAIL_VOLUME_IMAGE:
     case JAIL_UNMOUNT:
     case JAIL_ABORT:
+    case JAIL_VM_FILES:
         return mounts || request->flags ? -EINVAL : 0;
     default:
         return -EPROTO;

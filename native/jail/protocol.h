@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #define JAIL_MAGIC 0x4b4c4a53u
-#define JAIL_VERSION 5
-#define JAIL_REQUEST_FDS_MAX 4
+#define JAIL_VERSION 6
+#define JAIL_REQUEST_FDS_MAX 12
 #define JAIL_ANSWER_FDS_MAX 18
 #define JAIL_STAGE_BYTES 64
 
@@ -28,6 +28,9 @@ enum jail_operation {
     JAIL_VOLUME_IMAGE = 9, /* mount the EROFS image in a volume, which keeps its handle */
     JAIL_UNMOUNT = 10,     /* an image, or a volume with its image; sandboxes keep theirs */
     JAIL_ABORT = 11,       /* every read of a volume fails from now on */
+    JAIL_VM = 12,          /* start a VMM by its jailer; the files that come along are /f0, /f1, ... of its root, writable
+                            * where their descriptors are. limits.tmp_bytes is the largest file it may write */
+    JAIL_VM_FILES = 13,    /* more of them; answered with the number of the first */
 };
 
 /* Bits of jail_request.mounts; descriptors follow in this order. JAIL_ROOT is for CREATE alone and for itself alone:
@@ -80,7 +83,7 @@ enum jail_answer_fd {
     JAIL_FD_OOM_EVENT,      /* v1 only: an eventfd that counts up when memory ran out */
     JAIL_FD_DNS_UDP,        /* HELLO: a resolver for sandboxes is to be served here, where the host's is on */
     JAIL_FD_DNS_TCP,        /* loopback and out of their reach */
-    JAIL_FD_ROOT,           /* O_PATH, of a mounted image's root folder */
+    JAIL_FD_ROOT,           /* O_PATH, of a mounted image's root folder; of a VM's /sockets */
     JAIL_FD_DEVICE,         /* /dev/fuse, to serve a volume */
 };
 
@@ -94,6 +97,7 @@ enum jail_answer_fd {
 #define JAIL_ZYGOTES 0x40u   /* JAIL_ZYGOTE can be had */
 #define JAIL_IMAGES 0x80u    /* JAIL_IMAGE can be had */
 #define JAIL_VOLUMES 0x100u  /* JAIL_VOLUME can be had */
+#define JAIL_VMS 0x200u      /* JAIL_VM can be had */
 
 /* Bits of jail_answer.degraded (HELLO): what this host cannot enforce. */
 #define JAIL_NO_MEMORY_LIMIT 0x001u
@@ -120,12 +124,13 @@ struct jail_answer {
     uint32_t features;
     uint32_t degraded;
     uint32_t tmp_kind; /* what tmp_volume_open returned */
-    uint32_t count;    /* HELLO: destroyed; COUNT: alive or dying */
+    uint32_t count;    /* HELLO: destroyed; COUNT: alive or dying; VM_FILES: the first's number */
+    uint32_t address, gateway; /* VM with egress: IPv4 of its guest, and where that sends everything; else 0 */
     char stage[JAIL_STAGE_BYTES]; /* on failure: the step that failed, NUL-terminated */
 };
 
 _Static_assert(sizeof(struct jail_request) == 88, "the request record has a fixed size");
-_Static_assert(sizeof(struct jail_answer) == 112, "the answer record has a fixed size");
+_Static_assert(sizeof(struct jail_answer) == 120, "the answer record has a fixed size");
 
 struct jail_message {
     struct jail_request request;

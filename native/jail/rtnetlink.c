@@ -74,12 +74,14 @@ static void close_nest(struct rtnetlink_batch *batch, struct rtattr *nest)
     nest->rta_len = (uint16_t)(batch->bytes + batch->used - (unsigned char *)nest);
 }
 
-static void router(struct rtnetlink_batch *batch)
+static void router(struct rtnetlink_batch *batch, int settings)
 {
     struct rtattr *inet = open_nest(batch, AF_INET);
     struct rtattr *values = open_nest(batch, IFLA_INET_CONF);
     number(batch, IPV4_DEVCONF_FORWARDING, 1);
     number(batch, IPV4_DEVCONF_RP_FILTER, 1);
+    if (settings & RTNETLINK_PROXY)
+        number(batch, IPV4_DEVCONF_PROXY_ARP, 1);
     close_nest(batch, values);
     close_nest(batch, inet);
 }
@@ -100,7 +102,7 @@ void rtnetlink_settings(struct rtnetlink_batch *batch, uint32_t index, int setti
     struct nlmsghdr *message = begin(batch, RTM_SETLINK, 0, &body, sizeof body);
     struct rtattr *families = open_nest(batch, IFLA_AF_SPEC);
     if (settings & RTNETLINK_ROUTER)
-        router(batch);
+        router(batch, settings);
     if (settings & RTNETLINK_NO_IPV6)
         no_ipv6(batch);
     close_nest(batch, families);
@@ -168,6 +170,20 @@ void rtnetlink_default_route(struct rtnetlink_batch *batch, uint32_t gateway, ui
                          .rtm_type = RTN_UNICAST};
     struct nlmsghdr *message = begin(batch, RTM_NEWROUTE, NLM_F_CREATE, &body, sizeof body);
     number(batch, RTA_GATEWAY, gateway);
+    number(batch, RTA_OIF, index);
+    finish(batch, message);
+}
+
+void rtnetlink_host_route(struct rtnetlink_batch *batch, uint32_t host, uint32_t index)
+{
+    struct rtmsg body = {.rtm_family = AF_INET,
+                         .rtm_dst_len = 32,
+                         .rtm_table = RT_TABLE_MAIN,
+                         .rtm_protocol = RTPROT_STATIC,
+                         .rtm_scope = RT_SCOPE_LINK,
+                         .rtm_type = RTN_UNICAST};
+    struct nlmsghdr *message = begin(batch, RTM_NEWROUTE, NLM_F_CREATE, &body, sizeof body);
+    number(batch, RTA_DST, host);
     number(batch, RTA_OIF, index);
     finish(batch, message);
 }

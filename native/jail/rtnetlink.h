@@ -40,6 +40,7 @@ void rtnetlink_add_veth(struct rtnetlink_batch *batch, const struct rtnetlink_ve
  * The link must exist: creation does not take these. */
 #define RTNETLINK_ROUTER 1
 #define RTNETLINK_NO_IPV6 2
+#define RTNETLINK_PROXY 4 /* with ROUTER: answers ARP for what is behind it */
 void rtnetlink_settings(struct rtnetlink_batch *batch, uint32_t index, int settings);
 void rtnetlink_link_up(struct rtnetlink_batch *batch, uint32_t index);
 /* local with a point-to-point peer; peer == local for a plain /32. */
@@ -47,6 +48,8 @@ void rtnetlink_add_address(struct rtnetlink_batch *batch, uint32_t index, uint32
                            uint32_t peer);
 void rtnetlink_delete_address(struct rtnetlink_batch *batch, uint32_t index, uint32_t local);
 void rtnetlink_default_route(struct rtnetlink_batch *batch, uint32_t gateway, uint32_t index);
+/* To one host, directly on the link. */
+void rtnetlink_host_route(struct rtnetlink_batch *batch, uint32_t host, uint32_t index);
 void rtnetlink_delete_link(struct rtnetlink_batch *batch, uint32_t index);
 void rtnetlink_delete_group(struct rtnetlink_batch *batch, uint32_t group);
 

@@ -10,6 +10,7 @@
 #include "namespaces.h"
 #include "slots.h"
 #include "tmp_volume.h"
+#include "vm.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -153,16 +154,29 @@ uint32_t sandbox_retry(void)
 
 /* --- making ------------------------------------------------------------------------------------------------------ */
 
-void sandbox_create(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX])
+/* Watches what was made, or takes apart what was made half. */
+static void settle_made(struct sandbox *sandbox, struct jail_answer *answer)
 {
-    struct sandbox *sandbox = NULL;
-    answer->status = create(&host, message, answer, fds, &sandbox);
     if (sandbox && sandbox->pid)
         on_watch(sandbox->pidfd, slot_of(sandbox));
     if (answer->status == 0)
         answer->sandbox = sandbox->handle;
     else if (sandbox)
         start_end(sandbox);
+}
+
+void sandbox_create(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX])
+{
+    struct sandbox *sandbox = NULL;
+    answer->status = create(&host, message, answer, fds, &sandbox);
+    settle_made(sandbox, answer);
+}
+
+void sandbox_create_vm(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX])
+{
+    struct sandbox *sandbox = NULL;
+    answer->status = vm_create(message, answer, fds, host.egress, &sandbox);
+    settle_made(sandbox, answer);
 }
 
 /* --- changing ---------------------------------------------------------------------------------------------------- */
@@ -179,6 +193,15 @@ static int attach_one(const struct sandbox *sandbox, int folder, int point)
     }
     close(mount);
     return error;
+}
+
+void sandbox_add_files(const struct jail_message *message, struct jail_answer *answer)
+{
+    struct sandbox *sandbox = slot_find(message->request.sandbox);
+    if (!sandbox || sandbox->state != LIVE || !sandbox->pid || !sandbox->is_vm)
+        answer->status = -ESRCH;
+    else
+        vm_add_files(sandbox, message, answer);
 }
 
 void sandbox_mount(const struct jail_message *message, struct jail_answer *answer)
@@ -213,6 +236,8 @@ void sandbox_limit(const struct jail_message *message, struct jail_answer *answe
     answer->status = moved < 0 ? moved : 0;
     if (moved > 0)
         answer->fds = cgroup_handles(&sandbox->cgroup, fds);
+    if (sandbox->is_vm)
+        return; /* its files and memory are what it was started with */
     if (!answer->status)
         answer->status = tmp_volume_resize(slot_of(sandbox), limits->tmp_bytes);
     if (!answer->status)

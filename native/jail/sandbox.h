@@ -21,6 +21,8 @@ void sandbox_open(const struct sandbox_host *host);
 
 /* Each fills answer->status and, on failure, answer->stage. `fds` are the caller's to close afterwards. */
 void sandbox_create(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX]);
+void sandbox_create_vm(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX]);
+void sandbox_add_files(const struct jail_message *message, struct jail_answer *answer);
 void sandbox_mount(const struct jail_message *message, struct jail_answer *answer);
 void sandbox_limit(const struct jail_message *message, struct jail_answer *answer, int fds[JAIL_ANSWER_FDS_MAX]);
 

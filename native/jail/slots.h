@@ -20,6 +20,8 @@ struct sandbox {
     uid_t owner;         /* of its user namespace: the slot's own, or the zygote's that forks into it */
     uid_t zygote_uid;    /* of a zygote: what it runs as, else 0 */
     int has_tmp, has_link, has_cgroup;
+    int is_vm;
+    uint32_t files;   /* of a VM: places in use */
     uint32_t mounted; /* bits of mount points in use */
     struct cgroup cgroup;
     struct egress_link link;

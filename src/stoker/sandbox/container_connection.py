@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stoker.core.errors import SandboxError
@@ -76,9 +76,10 @@ class JailConnection:
         zygote: int = 0,
         user: SandboxUser | None = None,
         image: int | None = None,
+        files: Sequence[int] = (),
     ) -> Answer:
-        """Send one request and wait for its answer. ``folders`` and ``image`` are the caller's, and stay open
-        until then.
+        """Send one request and wait for its answer. ``folders``, ``image`` and ``files`` are the
+        caller's, and stay open until then.
 
         Descriptors of an answer whose caller was cancelled are closed.
 
@@ -90,7 +91,7 @@ class JailConnection:
         request_id, self._next_id = self._next_id, self._next_id + 1
         points = tuple(point for point in MOUNT_ORDER if folders and point in folders)
         fds = [folders[point] for point in points] if folders else []
-        fds += [] if image is None else [image]
+        fds += [*files] if image is None else [image]
         record = encode_request(
             operation,
             request_id,

@@ -5,18 +5,19 @@ Pure: bytes in, records out. Knows nothing of sockets or of what a sandbox is fo
 
 import enum
 import struct
+from ipaddress import IPv4Address
 
 import msgspec
 
 from stoker.sandbox.driver import MountPoint, SandboxLimits, SandboxUser
 
 MAGIC = 0x4B4C4A53
-VERSION = 5
+VERSION = 6
 CPU_PERIOD_US = 100_000
 MEBIBYTE = 1 << 20
 
 _REQUEST = struct.Struct("<IHHQQQQIIIIQIIQII")
-_ANSWER = struct.Struct("<IHHQiIQIIII64s")
+_ANSWER = struct.Struct("<IHHQiIQIIIIII64s")
 
 ANSWER_BYTES = _ANSWER.size
 ANSWER_FDS_MAX = 18
@@ -38,6 +39,8 @@ class Operation(enum.IntEnum):
     VOLUME_IMAGE = 9
     UNMOUNT = 10
     ABORT = 11
+    VM = 12
+    VM_FILES = 13
 
 
 class Handle(enum.IntEnum):
@@ -75,6 +78,7 @@ class Feature(enum.IntFlag):
     ZYGOTES = 0x40
     IMAGES = 0x80
     VOLUMES = 0x100
+    VMS = 0x200
 
 
 DEGRADED = (
@@ -112,6 +116,9 @@ class Answer(msgspec.Struct, frozen=True):
     count: int
     stage: str
     handles: dict[Handle, int]
+    address: str = ""
+    gateway: str = ""
+    """IPv4 of a virtual machine's guest, and where that sends everything; empty without a network."""
 
 
 class ProtocolMismatch(Exception):
@@ -164,9 +171,22 @@ def decode_answer(data: bytes, fds: list[int]) -> Answer:
     """
     if len(data) != ANSWER_BYTES:
         raise ProtocolMismatch(f"an answer of {len(data)} bytes")
-    magic, version, operation, request_id, status, mask, sandbox, features, degraded, _, count, stage = (
-        _ANSWER.unpack(data)
-    )
+    (
+        magic,
+        version,
+        operation,
+        request_id,
+        status,
+        mask,
+        sandbox,
+        features,
+        degraded,
+        _,
+        count,
+        address,
+        gateway,
+        stage,
+    ) = _ANSWER.unpack(data)
     which = [handle for handle in Handle if mask & 1 << handle]
     if magic != MAGIC or version != VERSION or len(which) != len(fds):
         raise ProtocolMismatch(f"an answer of version {version} with {len(fds)} descriptors")
@@ -180,6 +200,8 @@ def decode_answer(data: bytes, fds: list[int]) -> Answer:
         count=count,
         stage=stage.split(b"\0", 1)[0].decode("ascii", "replace"),
         handles=dict(zip(which, fds, strict=True)),
+        address=str(IPv4Address(address)) if address else "",
+        gateway=str(IPv4Address(gateway)) if gateway else "",
     )
 
 

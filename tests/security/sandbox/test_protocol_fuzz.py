@@ -97,6 +97,9 @@ MALFORMED = {
     "handle at creation": {"sandbox": 5},
     "a zygote of a zygote": {"flags": 2, "zygote": 5},
     "an image without its file": {"operation": 7},
+    "a VM without files": {"operation": 12},
+    "a VM that forks": {"operation": 12, "flags": 2},
+    "more files, but none": {"operation": 13, "sandbox": 5},
     "a handle for a new volume": {"operation": 8, "sandbox": 5},
     "a zygote where none forks": {"operation": 6, "zygote": 5},
 }
@@ -105,7 +108,7 @@ MALFORMED = {
 @pytest.mark.parametrize("changes", MALFORMED.values(), ids=MALFORMED.keys())
 def test_a_malformed_record_ends_the_connection(changes: dict[str, int], jail: RunningJail) -> None:
     with connect(jail) as peer:
-        assert len(exchange(peer, HELLO, [])) == 112
+        assert len(exchange(peer, HELLO, [])) == 120
         assert exchange(peer, record(**changes), []) == b""
 
 
@@ -130,7 +133,7 @@ def test_only_folders_are_mounted(jail: RunningJail) -> None:
         exchange(peer, HELLO, [])
         answer = exchange(peer, record(mounts=1), [file.fileno()])
         assert struct.unpack_from("<i", answer, 16)[0] == -20  # ENOTDIR
-        assert answer[48:].startswith(b"cloning folders\0")
+        assert answer[56:].startswith(b"cloning folders\0")
 
 
 def test_only_readable_files_are_images(jail: RunningJail, tmp_path: Path) -> None:
