@@ -202,3 +202,36 @@ def test_the_aws_cli_creates_updates_and_waits(stoker: RunningStoker) -> None:
     aws("wait", "function-updated-v2", "--function-name", "cli")
     found = stoker.invoke("cli")
     assert (found["argv"][-1], found["environment"]["EXTRA"]) == ("cli.handler", "two")
+
+
+def deploy(stoker: RunningStoker, *words: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "stoker.cli.main", "deploy", *words, "--data", str(stoker.data)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == code, done.stderr + stoker.tail()
+    return done.stderr if code else done.stdout
+
+
+def test_deploying_an_image_by_name_or_archive(stoker: RunningStoker, tmp_path: Path) -> None:
+    assert deploy(stoker, "local/app:1", "--name", "deployed", "--memory", "256") == (
+        "created deployed (local/app:1, 256 MB)\n"
+    )
+    assert stoker.invoke("deployed")["environment"]["EXTRA"] == "one"
+    assert deploy(stoker, "local/app:1", "--name", "deployed").startswith("unchanged: deployed (")
+    assert deploy(stoker, "local/app:2", "--name", "deployed").startswith("updated deployed (local/app:2,")
+    assert stoker.invoke("deployed")["environment"]["EXTRA"] == "two"
+    layout = tmp_path / "Taken-in"
+    layout.mkdir()
+    program = BOOTSTRAP.replace("/usr/bin/python3", str(PYTHON))
+    write_image(layout, [host_python_root(), {"bootstrap": File(program.encode(), mode=0o755)}], CONFIG)
+    assert deploy(stoker, str(layout), "--timeout", "20") == (
+        "created Taken-in (local/taken-in:latest, 128 MB)\n"
+    )
+    assert stoker.invoke("Taken-in")["argv"] == ["/bootstrap", "app.handler"]
+
+
+def test_deploying_what_is_no_image_says_so(stoker: RunningStoker, tmp_path: Path) -> None:
+    assert "not the name of an image" in deploy(stoker, str(tmp_path / "none"), code=2)
+    assert "no --runtime" in deploy(stoker, "local/app:1", "--runtime", "python3.11", code=2)
+    assert "local/none:1" in deploy(stoker, "local/none:1", "--name", "none", code=1)
+    (tmp_path / "broken.tar").write_bytes(b"\0" * 257 + b"ustar" + b"\0" * 1000)
+    assert deploy(stoker, str(tmp_path / "broken.tar"), code=1)

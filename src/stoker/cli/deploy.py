@@ -1,10 +1,11 @@
-"""``stoker deploy``: a folder or a zip becomes a function, or the new code of one."""
+"""``stoker deploy``: a folder, a zip or a container image becomes a function, or the new code of one."""
 
 import base64
 import hashlib
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,12 @@ import typer
 from stoker.cli.build import BuildError, BuildPlan, build, detect
 from stoker.cli.connection import DataOption, account, admin, client, uses_environment
 from stoker.cli.function_urls import open_url
+from stoker.cli.image import taken_in
+from stoker.cli.image_source import LOCAL, checked_source, is_image_archive, named_after
 from stoker.cli.output import show_json, size
 from stoker.cli.source import check_archive
 from stoker.cli.upload import upload_progress
+from stoker.core.errors import StokerError
 
 DEFAULT_ROLE = "arn:aws:iam::{account}:role/stoker"
 NAME = re.compile(r"[a-zA-Z0-9-_]{1,64}")
@@ -24,14 +28,25 @@ VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 POLL = {"Delay": 1, "MaxAttempts": 300}
 
 
+class DeploymentFailed(StokerError):
+    """The service has the function, and could not make its code ready."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("deploy", help="Make a function of a folder or a zip file, or update it.")(deploy)
+    app.command("deploy", help="Make a function of a folder, a zip file or a container image, or update it.")(
+        deploy
+    )
 
 
 def deploy(
-    path: Annotated[Path, typer.Argument(help="Folder or zip file.", exists=True)],
-    name: Annotated[str | None, typer.Option(help="Function name; default: the folder's.")] = None,
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or zip file; HOST/NAME:TAG; an OCI layout, its tar, a docker save archive."
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Function name; default: the folder's or image's.")] = None,
     runtime: Annotated[str | None, typer.Option(help="Default: what the folder's files say.")] = None,
     handler: Annotated[str | None, typer.Option(help="Default: what the folder's files say.")] = None,
     memory: Annotated[int | None, typer.Option(help="Memory in MB.", min=128, max=10_240)] = None,
@@ -48,39 +63,47 @@ def deploy(
     as_json: Annotated[bool, typer.Option("--json", help="The function's configuration as JSON.")] = False,
 ) -> None:
     """Build, upload, wait until the function is active. Equal code is not uploaded again."""
-    name = function_name(name, path)
+    source = checked_source(path)
+    name = function_name(name, named_after(path, source))
     options: dict[str, Any] = {"MemorySize": memory, "Timeout": timeout, "Role": role}
     options["Environment"] = {"Variables": variables(env)} if env else None
     service = client("lambda", data)
-    plan = detect(path, runtime=runtime, handler=handler, available=_runtimes(data))
     settings = {key: value for key, value in options.items() if value is not None}
-    settings |= {"Runtime": plan.runtime, "Handler": plan.handler}
+    if source is not None and not is_image_archive(source):
+        code = _zip_code(source, name, settings, runtime, handler, data, quiet=as_json)
+    else:
+        if runtime or handler:
+            raise typer.BadParameter("an image says itself what runs it: no --runtime, no --handler")
+        code = {"ImageUri": path if source is None else _imported(path, name, data, quiet=as_json)}
     current = _current(service, name)
     if current is None and role is None:
         settings["Role"] = DEFAULT_ROLE.format(account=account(data))
-    archive = _archive(path, plan, quiet=as_json)
-    label = f"uploading {name} ({size(len(archive))})"
-    with upload_progress(service, label, quiet=as_json):
-        done = _create_or_update(service, name, archive, settings, current)
+    done = _create_or_update(service, name, code, settings, current, quiet=as_json)
     configuration = _settled(service, name)
     if url:
         configuration["FunctionUrl"] = open_url(service, name)
     if as_json:
         show_json(configuration)
     else:
-        memory_mb, code_size = configuration["MemorySize"], size(configuration["CodeSize"])
-        typer.echo(f"{done} {name} ({configuration['Runtime']}, {memory_mb} MB, {code_size})")
+        typer.echo(f"{done} {name} ({_described(configuration, code)})")
         if url:
             typer.echo(configuration["FunctionUrl"])
 
 
-def function_name(given: str | None, path: Path) -> str:
-    """The name given, or the folder's.
+def _described(configuration: Mapping[str, Any], code: Mapping[str, Any]) -> str:
+    memory = f"{configuration['MemorySize']} MB"
+    if "ImageUri" in code:
+        return f"{code['ImageUri']}, {memory}"
+    return f"{configuration['Runtime']}, {memory}, {size(configuration['CodeSize'])}"
+
+
+def function_name(given: str | None, found: str) -> str:
+    """The name given, or the one that was found.
 
     Raises:
         BuildError: Lambda would not take it.
     """
-    name = given or path.resolve().stem
+    name = given or found
     if NAME.fullmatch(name) is None:
         raise BuildError(
             f"{name!r} cannot be a function's name (letters, digits, - and _, at most 64); give --name"
@@ -118,6 +141,27 @@ def changes(settings: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str
     return {key: value for key, value in settings.items() if current.get(key) != value}
 
 
+def _zip_code(
+    path: Path,
+    name: str,
+    settings: dict[str, Any],
+    runtime: str | None,
+    handler: str | None,
+    data: Path | None,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Built; ``settings`` get its runtime and handler."""
+    plan = detect(path, runtime=runtime, handler=handler, available=_runtimes(data))
+    settings |= {"Runtime": plan.runtime, "Handler": plan.handler}
+    return {"ZipFile": _archive(path, plan, quiet=quiet)}
+
+
+def _imported(path: str, name: str, data: Path | None, *, quiet: bool) -> str:
+    """The name of an archive's image, which is the service's now. Names of images are in lower case."""
+    return f"{LOCAL}/{taken_in(path, name.lower(), None, data, quiet=quiet).name}"
+
+
 def _archive(path: Path, plan: BuildPlan, *, quiet: bool) -> bytes:
     with tempfile.TemporaryDirectory(prefix="stoker-deploy-") as scratch:
         archive = path if path.is_file() else build(path, plan, Path(scratch), quiet=quiet)
@@ -138,25 +182,60 @@ def _current(service: Any, name: str) -> dict[str, Any] | None:
 
 
 def _create_or_update(
-    service: Any, name: str, archive: bytes, settings: dict[str, Any], current: dict[str, Any] | None
+    service: Any,
+    name: str,
+    code: dict[str, Any],
+    settings: dict[str, Any],
+    current: dict[str, Any] | None,
+    *,
+    quiet: bool,
 ) -> str:
     """Returns what was done, in a word."""
     if current is None:
-        service.create_function(FunctionName=name, Code={"ZipFile": archive}, **settings)
+        kind = {"PackageType": "Image"} if "ImageUri" in code else {}
+        with _upload(service, name, code, quiet=quiet):
+            service.create_function(FunctionName=name, Code=code, **kind, **settings)
         return "created"
-    new_code = code_sha256(archive) != current["CodeSha256"]
-    if new_code:
-        service.update_function_code(FunctionName=name, ZipFile=archive)
-        service.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=POLL)
+    new_code = _update_code(service, name, code, current, quiet=quiet)
     if changed := changes(settings, current):
         service.update_function_configuration(FunctionName=name, **changed)
     return "updated" if new_code or changed else "unchanged:"
 
 
-def _settled(service: Any, name: str) -> dict[str, Any]:
-    """The configuration once the function is active and updated; its State may say that it failed."""
-    service.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=POLL)
+def _update_code(
+    service: Any, name: str, code: dict[str, Any], current: dict[str, Any], *, quiet: bool
+) -> bool:
+    """False: it has that code already. What is behind an image's name, the service finds out."""
+    if "ZipFile" in code and code_sha256(code["ZipFile"]) == current["CodeSha256"]:
+        return False
+    with _upload(service, name, code, quiet=quiet):
+        answer = service.update_function_code(FunctionName=name, **code)
     service.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=POLL)
+    return answer["CodeSha256"] != current["CodeSha256"]
+
+
+def _upload(service: Any, name: str, code: dict[str, Any], *, quiet: bool) -> AbstractContextManager[None]:
+    archive = code.get("ZipFile")
+    if archive is None:
+        return nullcontext()
+    return upload_progress(service, f"uploading {name} ({size(len(archive))})", quiet=quiet)
+
+
+def _settled(service: Any, name: str) -> dict[str, Any]:
+    """The configuration once the function is active and updated.
+
+    Raises:
+        DeploymentFailed: it will not be; the message is the service's reason.
+    """
+    from botocore.exceptions import WaiterError  # noqa: PLC0415  (a quarter of a second)
+
+    try:
+        service.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=POLL)
+        service.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=POLL)
+    except WaiterError as problem:
+        last: Any = problem.last_response
+        reason = last.get("StateReason") or last.get("LastUpdateStatusReason") or str(problem)
+        raise DeploymentFailed(f"{name}: {reason}") from problem
     configuration = service.get_function_configuration(FunctionName=name)
     configuration.pop("ResponseMetadata", None)
     return configuration

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +13,7 @@ import typer
 from stoker.cli.connection import DataOption, admin
 from stoker.cli.image_archive import archive_chunks
 from stoker.cli.output import age, say, show_json, show_table
-from stoker.services.admin import ImportEvent
+from stoker.services.admin import ImportedImage, ImportEvent
 
 images = typer.Typer(
     help="Import, list and remove container images.", no_args_is_help=True, rich_markup_mode=None
@@ -37,9 +38,7 @@ def import_image(
     as_json: JsonOption = False,
 ) -> None:
     """Take an image in; functions name it as local/NAME:TAG."""
-    chunks, total_bytes = archive_chunks(path)
-    with _shown_progress(name, total_bytes, quiet=as_json) as (sent, note):
-        imported = admin(data).import_image(_counted(chunks, sent), name, chosen, note)
+    imported = taken_in(path, name, chosen, data, quiet=as_json)
     if as_json:
         show_json(msgspec.to_builtins(imported))
         return
@@ -81,6 +80,13 @@ def remove_images(
     for name in names:
         admin(data).remove_image(name)
         say(f"removed {name}")
+
+
+def taken_in(path: str, name: str, chosen: str | None, data: Path | None, *, quiet: bool) -> ImportedImage:
+    """Send an archive to the service of this host; a terminal sees how far it is."""
+    chunks, total_bytes = archive_chunks(path)
+    with _shown_progress(name, total_bytes, quiet=quiet) as (sent, note):
+        return admin(data).import_image(_counted(chunks, sent), name, chosen, note)
 
 
 def _counted(chunks: Iterator[bytes], sent: Callable[[int], None]) -> Iterator[bytes]:
