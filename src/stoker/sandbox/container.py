@@ -139,7 +139,22 @@ class ContainerDriver:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RECONNECT_LONGEST_S)
 
-    async def _jail(self) -> JailConnection:
+    @property
+    def features(self) -> Feature:
+        """What the jail offers; nothing before ``start``."""
+        return self._features
+
+    @property
+    def forwards_dns(self) -> bool:
+        """Whether sandboxes ask the resolver at their gateway, and not the host's own."""
+        return self._dns_sockets is not None
+
+    async def jail(self) -> JailConnection:
+        """The connection, for other drivers that ask the same jail: it serves one service only.
+
+        Raises:
+            SandboxCreateError: there is none, and it did not come back in time.
+        """
         if self._connection is None and not self._closed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._connected.wait(), CREATE_WAIT_S)
@@ -148,7 +163,7 @@ class ContainerDriver:
         return self._connection
 
     async def _create(self, spec: SandboxSpec) -> ContainerSandbox:
-        connection = await self._jail()
+        connection = await self.jail()
         zygote = self._zygote(spec.zygote)
         folders = open_folders(spec.mounts)
         try:
