@@ -70,8 +70,8 @@ class RunningStoker:
         """Further variables of the service, of which it would otherwise see neither STOKER_ nor AWS_ ones."""
         self._settings = settings
 
-    def start(self) -> None:
-        """Start and wait until it is ready; raises with the service's own log when it is not."""
+    def start(self, page: str = "/ready") -> None:
+        """Start and wait until ``page`` answers 200; raises with the service's own log when it does not."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("STOKER_", "AWS_"))},
             "STOKER_ACCESS_KEY_ID": ACCESS_KEY_ID,
@@ -92,7 +92,7 @@ class RunningStoker:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self._wait_ready()
+        self._wait_ready(page)
 
     def stop(self) -> int:
         """SIGTERM and the exit code."""
@@ -179,20 +179,21 @@ class RunningStoker:
         answer = self.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event or {}), **options)
         return json.loads(answer["Payload"].read() or b"null")
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, page: str) -> None:
         assert self.process is not None
         deadline = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"stoker ended with {self.process.returncode}:\n{self.tail()}")
-            if self._answers():
+            if self.answers(page):
                 return
             time.sleep(0.05)
         raise AssertionError(f"stoker was not ready within {READY_WITHIN_S} s:\n{self.tail()}")
 
-    def _answers(self) -> bool:
+    def answers(self, page: str) -> bool:
+        """Whether a page of it is there and says 200."""
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/ready", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.endpoint}{page}", timeout=2) as answer:
                 return answer.status == 200
         except (OSError, urllib.error.URLError):
             return False

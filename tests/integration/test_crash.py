@@ -114,7 +114,7 @@ def test_killed_during_200_invocations_and_a_create(crashing: RunningStoker, rol
         assert crashing.process is not None
         crashing.process.wait(20)
         crashing.start()
-    crashing._wait_ready()
+    crashing._wait_ready("/ready")
     wait_until_invocable(crashing)
     listed = {
         function["FunctionName"]

@@ -331,7 +331,7 @@ class Api:
             path=call.path.decode("latin-1"),
             traceback="".join(traceback.format_exception(error)),
         )
-        self._refuse(call, internal_failure(call.service.name))
+        self._refuse(call, internal_failure(call.service.name, error))
 
 
 @lru_cache(maxsize=ENDPOINT_CACHE_SIZE)

@@ -11,6 +11,7 @@ from stoker.api.model import LOGS, Service
 from stoker.api.query_errors import render_xml
 from stoker.core.errors import ServiceError
 from stoker.http.messages import Headers
+from stoker.services.outages import outage
 
 JSON: Final = b"application/json"
 JSON_1_1: Final = b"application/x-amz-json-1.1"
@@ -60,12 +61,14 @@ def not_implemented(service: str, operation: str) -> ServiceError:
     )
 
 
-def internal_failure(service: str) -> ServiceError:
-    """Something unexpected; what it was is in the log under the request id, never in the answer."""
+def internal_failure(service: str, problem: BaseException) -> ServiceError:
+    """Something unexpected; what it was is in the log under the request id. The answer has no more of it than
+    what whoever runs the service has to see to: its disk, its object store."""
     code = "ServiceUnavailableException" if service == LOGS else "ServiceException"
-    return ServiceError(
-        code, "An error occurred and the request cannot be processed.", fields={"Type": "Service"}
-    )
+    message = "An error occurred and the request cannot be processed."
+    if (why := outage(problem)) is not None:
+        message = f"The request cannot be processed: {why}."
+    return ServiceError(code, message, fields={"Type": "Service"})
 
 
 def render_error(error: ServiceError, service: Service, request_id: str) -> ErrorAnswer:

@@ -11,6 +11,7 @@ from stoker.app.code import open_code
 from stoker.app.images import Images, open_images
 from stoker.app.native import zygote_module
 from stoker.app.object_stores import open_object_store
+from stoker.app.stored_code import StoredCode
 from stoker.aws.clients import AwsClients
 from stoker.aws.kms import KmsDataKeys
 from stoker.core.clock import Clock
@@ -52,6 +53,7 @@ class Cellar(msgspec.Struct, frozen=True, kw_only=True):
     environments: KeptEnvironments
     objects: ObjectStore
     code: SealedCodeStore
+    stored: StoredCode
     images: Images
     invalidation: LocalInvalidation
     location_keys: Callable[[], tuple[bytes, ...]]
@@ -95,13 +97,12 @@ async def open_cellar(
     ]
     rotation = KeyRotation(master_keys, sealer, sealed, records, clock)
     rotation.on_changed(credentials.use_master_keys)
-    lang = Path(settings.lang_dir or data / "lang")
-    runtimes = RuntimeCatalog(lang, data / "runtimes", zygote_module() if settings.zygotes else None)
+    runtimes = _runtimes(settings, data)
     objects = await open_object_store(settings, clients)
     vault = CodeVault(objects, data_keys, data / "sealing")
-    wrapped_keys.append(vault)
     images = await open_images(settings, records, objects, data_keys, mounter, clock, stack)
-    wrapped_keys.append(images.chunked)
+    wrapped_keys += [vault, images.chunked]
+    code, stored = await open_code(settings, vault, runtimes, mounter, stack)
     return Cellar(
         metadata=SqlFunctionMetadata(metadata_database, sealer),
         records=records,
@@ -113,7 +114,8 @@ async def open_cellar(
         data_keys=data_keys,
         environments=KeptEnvironments(data_keys),
         objects=objects,
-        code=await open_code(settings, vault, runtimes, mounter, stack),
+        code=code,
+        stored=stored,
         images=images,
         invalidation=LocalInvalidation(),
         location_keys=lambda: sealer.derive("code locations"),
@@ -121,6 +123,11 @@ async def open_cellar(
         wrapped_keys=wrapped_keys,
         runtimes=runtimes,
     )
+
+
+def _runtimes(settings: Settings, data: Path) -> RuntimeCatalog:
+    lang = Path(settings.lang_dir or data / "lang")
+    return RuntimeCatalog(lang, data / "runtimes", zygote_module() if settings.zygotes else None)
 
 
 def _given_key(settings: Settings) -> tuple[str, str] | None:

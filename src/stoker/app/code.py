@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from stoker.app.stored_code import StoredCode
 from stoker.core.configuration import Settings
 from stoker.packaging.bytecode import ByteCode
 from stoker.packaging.code_images import MountedImages
@@ -37,11 +38,11 @@ async def open_code(
     runtimes: RuntimeCatalog,
     mounter: ImageMounter,
     stack: AsyncExitStack,
-) -> SealedCodeStore:
+) -> tuple[SealedCodeStore, StoredCode]:
     """The store, with what an earlier version kept plain taken over; ``stack`` closes it.
 
     Raises:
-        StokerError: the object store or the keys fail.
+        StokerError: the keys or the host fail. A store that does not answer is asked again behind.
     """
     data = Path(settings.data)
     folder = data / CODE_CACHE
@@ -49,10 +50,9 @@ async def open_code(
     packers = PackerPool(folder / "unpacking")
     await packers.start()
     stack.push_async_callback(packers.close)
-    await vault.start()
-    damaged = await take_over(data / "code", vault, packers)
-    if damaged:
-        _log.warning("archives of an earlier version are damaged and were not taken over", code=damaged)
+    stored = StoredCode(vault, lambda: _take_over(data / "code", vault, packers))
+    stack.push_async_callback(stored.close)
+    await stored.start()
     bytecode = ByteCode(folder / "compiling", partial(_interpreter_of, runtimes))
     limit_bytes = settings.code_cache_mb * MEGABYTE
     trees = UnpackedTrees(
@@ -72,7 +72,13 @@ async def open_code(
     stack.push_async_callback(code.close)
     await bytecode.start()
     stack.push_async_callback(bytecode.close)
-    return code
+    return code, stored
+
+
+async def _take_over(folder: Path, vault: CodeVault, packers: PackerPool) -> None:
+    damaged = await take_over(folder, vault, packers)
+    if damaged:
+        _log.warning("archives of an earlier version are damaged and were not taken over", code=damaged)
 
 
 def _interpreter_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:

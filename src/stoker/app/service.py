@@ -127,10 +127,16 @@ class Service:
                     **rooms.identity.operations(),
                 }
             ),
-            pages=unsigned_pages(lambda: self._driver.connected, metrics.render),
+            pages=unsigned_pages(lambda: self._trouble(cellar), metrics.render),
             find_code=rooms.control.code_download,
             spool_directory=str(_made(Path(self._settings.data) / "spool")),
         )
+
+    def _trouble(self, cellar: Cellar) -> str:
+        """What strangers are told at /ready: nothing of buckets and hosts."""
+        if not self._driver.connected:
+            return "no sandbox can be made now"
+        return "the object store does not answer since the start" if cellar.stored.trouble else ""
 
     async def _listen(self, offer: Offer, cellar: Cellar, rooms: Rooms, stack: AsyncExitStack) -> None:
         settings = self._settings
@@ -223,7 +229,7 @@ class _AdminService:
         return HostReport(
             version=version("stoker"),
             driver=info.name,
-            degraded=(*info.degraded, *self._rooms.worker.troubles()),
+            degraded=(*info.degraded, *self._rooms.worker.troubles(), *self._cellar.stored.troubles()),
             runtimes=tuple(runtime.name for runtime in self._rooms.runtimes.available()),
             data=self._service.settings.data,
         )

@@ -39,13 +39,12 @@ class Page(msgspec.Struct, frozen=True):
 Pages = Mapping[str, Callable[[], Page]]
 
 
-def unsigned_pages(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Pages:
-    """The pages by path."""
+def unsigned_pages(trouble: Callable[[], str], metrics: Callable[[], bytes]) -> Pages:
+    """The pages by path. ``trouble`` says what keeps the service from being ready; empty: nothing."""
 
     def readiness() -> Page:
-        if ready():
-            return Page(200, TEXT, b"ready\n")
-        return Page(503, TEXT, b"no sandbox can be made now\n")
+        why = trouble()
+        return Page(503, TEXT, f"{why}\n".encode()) if why else Page(200, TEXT, b"ready\n")
 
     return {
         "/health": lambda: Page(200, TEXT, b"alive\n"),

@@ -16,7 +16,7 @@ from stoker.manager.waiting import Waiter, Waiting
 from stoker.services.functions import FunctionKey, FunctionVersion
 from stoker.services.manager import Reservation
 from stoker.services.placement import Placement, PlacementRequest, WorkerSnapshot
-from stoker.services.worker import SandboxReference, Worker, WorkerUnavailable
+from stoker.services.worker import CodeNotHere, SandboxReference, Worker, WorkerUnavailable
 
 RECLAIM_INTERVAL_S = 1.0
 ROOM_WAIT_S = 3.0
@@ -314,6 +314,9 @@ def _no_capacity(function: FunctionVersion, refused: Mapping[str, WorkerUnavaila
         _log.warning(
             "no worker has room", function=function.arn, reasons=[str(why) for why in refused.values()]
         )
+    for why in refused.values():
+        if isinstance(why, CodeNotHere) and why.outage:
+            return ServiceError("ServiceException", f"The function's code cannot be read: {why.outage}.")
     return ServiceError(
         "ServiceException",
         f"No worker has room for {function.memory_mb} MB more. Running functions hold all of it; try again, "

@@ -155,6 +155,7 @@ class SealedCodeStore:
         await self._vault.forget(digest)
 
     async def stored(self) -> list[str]:
+        await self._vault.listed.wait()
         return [_base64(digest) for digest in self._vault.digests()]
 
     async def _try_known(self, code_sha256: str) -> None:

@@ -22,7 +22,7 @@ from stoker.packaging.artifacts import ArtifactDamaged, SealedArtifact, open_byt
 from stoker.packaging.sealed_objects import SealedObjects, sealed_files
 from stoker.services.code import CodeKey, CodeMissing
 from stoker.services.keys import DataKeys, KeyRefused, WrappedKey
-from stoker.services.object_store import ObjectMissing, ObjectStore
+from stoker.services.object_store import ObjectMissing, ObjectStore, ObjectStoreUnavailable
 
 INLINE_MAX_BYTES: Final = 64 * 1024
 """Code up to this size lies in the object of its key: one durable write instead of two."""
@@ -77,29 +77,34 @@ class CodeVault:
         self._objects = SealedObjects(store, staging)
         self._known: dict[str, SealedCode] = {}
         self._listed: dict[str, set[str]] = {}
-        """The names of the objects of everything stored."""
+        """The names of the objects of all that is stored; before ``listed`` of what was found or put."""
+        self.listed = asyncio.Event()
+        """Set once it is known what is stored. Before that every digest is looked for in the store itself."""
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def start(self) -> None:
-        """Find what is stored, and remove what a killed process left half stored.
+        """Find what is stored, and remove what a killed process left half stored. May be called again when it
+        failed; all else works meanwhile, as far as the store does.
 
         Raises:
             ObjectStoreUnavailable
         """
-        self._objects.start()
+        if not self._listed:
+            self._objects.start()
         found: dict[str, set[str]] = {}
         async for stored in self._store.list_objects(_PREFIX):
             if (match := _NAME.fullmatch(stored.key)) is not None:
                 found.setdefault(match[1], set()).add(match[2])
         for digest, names in found.items():
-            if _KEY not in names:
+            if _KEY in names:
+                self._listed.setdefault(digest, set()).update(names)
+            elif digest not in self._listed and digest not in self._locks:  # else it is being stored
                 for name in names:
                     await self._store.delete(_object(digest, name))
-            else:
-                self._listed[digest] = names
+        self.listed.set()
 
     def digests(self) -> list[str]:
-        """Everything that is stored."""
+        """Everything that is stored; wait for ``listed``."""
         return list(self._listed)
 
     def is_stored(self, digest: str) -> bool:
@@ -120,7 +125,7 @@ class CodeVault:
             ArtifactDamaged, ObjectStoreUnavailable
             KeyRefused, KeyUnavailable: of code under a key of KMS; so below.
         """
-        if digest not in self._listed:
+        if digest not in self._listed and self.listed.is_set():
             return None
         known = self._known.get(digest)
         if known is None:
@@ -128,6 +133,8 @@ class CodeVault:
                 known = await self._read_entry(digest)
             except ObjectMissing:
                 return None
+            if not self.listed.is_set():
+                self._listed.setdefault(digest, {_KEY, known.package} - {""})
             if digest in self._listed:
                 self._known[digest] = known
         return known
@@ -224,7 +231,13 @@ class CodeVault:
                 await self._store.delete(_object(digest, name))
 
     async def wrapped_keys(self) -> AsyncIterator[WrappedKey]:
-        """Every data key; see WrappedKeys."""
+        """Every data key; see WrappedKeys.
+
+        Raises:
+            ObjectStoreUnavailable
+        """
+        if not self.listed.is_set():
+            raise ObjectStoreUnavailable("the object store has not told yet what is in it")
         for digest in self.digests():
             with contextlib.suppress(ObjectMissing):
                 entry = _decoded(await self._store.get(_object(digest, _KEY)), digest)

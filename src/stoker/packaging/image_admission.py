@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.core.disk import disk_full
 from stoker.core.errors import StokerError
 from stoker.packaging.chunks.admission import Admission, AdmissionLost
 from stoker.packaging.chunks.images import ChunkedImages
@@ -67,7 +68,8 @@ class ImageAdmission:
             except LayerRefused as problem:
                 raise ImageRefused(problem.kind, problem.why) from problem
             except OSError as problem:
-                raise AdmissionFailed(f"the image could not be unpacked: {problem}") from problem
+                full = disk_full(problem.errno)
+                raise full or AdmissionFailed(f"the image could not be unpacked: {problem}") from problem
 
     async def _flatten(self, manifest: ImageManifest, admission: Admission, meter: "_Meter") -> None:
         configuration, user = read_configuration(manifest.config_content)

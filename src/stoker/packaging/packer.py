@@ -90,7 +90,8 @@ def serve(request: Request, descriptors: list[int]) -> Answer:
     except MemoryError:
         return Refused("malformed", "needs too much memory")
     except (OSError, NotRepresentable) as problem:
-        return Broke(str(problem)[:_WHY_MAX])
+        number = problem.errno if isinstance(problem, OSError) else None
+        return Broke(str(problem)[:_WHY_MAX], number)
 
 
 def _hash(archive: int) -> Hashed:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from stoker.core.disk import disk_full
 from stoker.core.errors import StokerError
 from stoker.packaging.protocol import (
     MESSAGE_MAX_BYTES,
@@ -131,23 +132,23 @@ class PackerPool:
         """Unpack an open archive into an open, empty directory.
 
         Raises:
-            PackingFailed: the host failed; the directory holds an unknown part of the archive.
+            PackingFailed, DiskFull: the host failed; the directory holds an unknown part of the archive.
         """
         answer = await self._ask(Unpack(limit_bytes), [archive, directory])
         if isinstance(answer, Unpacked | Refused):
             return answer
-        raise PackingFailed(answer.why if isinstance(answer, Broke) else f"the packer answered {answer}")
+        raise _failure(answer)
 
     async def pack(self, archives: Sequence[int], image: int, limit_bytes: int) -> Imaged | Refused:
         """Write open archives, later ones over earlier ones, as one image into an open, empty file.
 
         Raises:
-            PackingFailed: the host failed; the file holds an unknown part of the image.
+            PackingFailed, DiskFull: the host failed; the file holds an unknown part of the image.
         """
         answer = await self._ask(Pack(limit_bytes), [image, *archives])
         if isinstance(answer, Imaged | Refused):
             return answer
-        raise PackingFailed(answer.why if isinstance(answer, Broke) else f"the packer answered {answer}")
+        raise _failure(answer)
 
     async def _ask(self, request: Request, descriptors: Sequence[int]) -> Answer:
         if self._waiting >= REQUESTS_WAITING_MAX:
@@ -193,3 +194,9 @@ class PackerPool:
             return _Packer(*spawn(self._command))
         except OSError as problem:
             raise PackingFailed(f"the packer does not start: {problem}") from problem
+
+
+def _failure(answer: Answer) -> StokerError:
+    if not isinstance(answer, Broke):
+        return PackingFailed(f"the packer answered {answer}")
+    return disk_full(answer.number) or PackingFailed(answer.why)

@@ -54,9 +54,10 @@ class Refused(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
 
 
 class Broke(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The host, not the archive, failed."""
+    """The host, not the archive, failed. ``number`` is the errno, if it has one."""
 
     why: str
+    number: int | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -116,5 +116,5 @@ class CodeStore(Protocol):
         ...
 
     async def stored(self) -> list[str]:
-        """The CodeSha256 of everything kept here, for sweeping what no version names."""
+        """The names of everything kept, for sweeping what no version names; waits until that is known."""
         ...

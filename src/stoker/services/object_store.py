@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from stoker.core.disk import DiskFull
 from stoker.core.errors import StokerError
 
 Progress = Callable[[int], None]
@@ -29,6 +30,10 @@ class ObjectMissing(StokerError):
 
 class ObjectStoreUnavailable(StokerError):
     """The store did not answer, answered with a failure, or is full; the message says which."""
+
+
+class ObjectStoreFull(ObjectStoreUnavailable, DiskFull):
+    """The store is a folder of this host, whose disk is full or whose quota is used up."""
 
 
 class ObjectStore(Protocol):

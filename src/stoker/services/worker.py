@@ -39,6 +39,17 @@ class WorkerUnavailable(StokerError):
     """The worker cannot make a sandbox now (no room, driver down); try another or later."""
 
 
+class CodeNotHere(WorkerUnavailable):
+    """The worker cannot get the function's code.
+
+    ``outage`` says why, in words for callers; None when that is nobody's business but the operator's.
+    """
+
+    def __init__(self, message: str, outage: str | None) -> None:
+        super().__init__(message)
+        self.outage = outage
+
+
 class RuntimeUnavailable(StokerError):
     """No sandbox of this host can run the function's runtime; the message says what to install."""
 

@@ -14,7 +14,14 @@ from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
-from stoker.services.object_store import ObjectMissing, ObjectStoreUnavailable, Progress, StoredObject
+from stoker.core.disk import disk_full
+from stoker.services.object_store import (
+    ObjectMissing,
+    ObjectStoreFull,
+    ObjectStoreUnavailable,
+    Progress,
+    StoredObject,
+)
 from stoker.store.object_files import new_file, write_all
 from stoker.store.object_keys import checked_key, prefix_folder
 
@@ -126,8 +133,9 @@ class LocalObjectStore:
                 progress(copied)
 
     def _unavailable(self, key: str, problem: OSError) -> ObjectStoreUnavailable:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            return ObjectStoreUnavailable(f"no space left for objects in {self._folder}")
+        full = disk_full(problem.errno)
+        if full is not None:
+            return ObjectStoreFull(full.why, f"objects in {self._folder}")
         return ObjectStoreUnavailable(f"object {key} in {self._folder}: {problem.strerror or problem}")
 
     def _start(self) -> None:

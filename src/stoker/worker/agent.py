@@ -21,9 +21,11 @@ from stoker.services.images import ImageMissing, ImageStore
 from stoker.services.invocation import Invocation, InvocationResult
 from stoker.services.keys import KeyRefused, KeyUnavailable
 from stoker.services.logs import LogStore
+from stoker.services.outages import outage
 from stoker.services.placement import WorkerSnapshot
 from stoker.services.volumes import MountedTree, MountRefused
 from stoker.services.worker import (
+    CodeNotHere,
     InitFailed,
     SandboxReference,
     SandboxStatus,
@@ -183,7 +185,7 @@ class WorkerAgent:
             life = await self._life(reference, function, provisioned=provisioned)
         except (CodeMissing, CodeUnavailable, ImageMissing) as error:
             self._reserved_mb -= function.memory_mb
-            raise WorkerUnavailable(f"the code of {function.arn} is not here: {error}") from error
+            raise CodeNotHere(f"the code of {function.arn} is not here: {error}", outage(error)) from error
         except (KeyRefused, KeyUnavailable) as error:
             self._reserved_mb -= function.memory_mb
             raise unreadable(error, "the code") from error

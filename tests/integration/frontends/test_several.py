@@ -305,7 +305,7 @@ def test_the_death_of_the_service_ends_every_front_end_and_all_come_back(stoker:
     os.kill(service_of(before[0]), signal.SIGKILL)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), 5)
     wait_for(lambda: len(front_ends(stoker)) == 2, 60)
-    wait_for(stoker._answers, 60)
+    wait_for(lambda: stoker.answers("/ready"), 60)
     assert stoker.invoke("echo", {"back": True}) == {"back": True}
 
 

@@ -86,7 +86,7 @@ class World:
             frontend=self.echo,
             urls=NoUrls(),
             handlers={"lambda": {"GetAccountSettings": account_settings}},
-            pages=unsigned_pages(lambda: True, lambda: b"numbers 1\n"),
+            pages=unsigned_pages(lambda: "", lambda: b"numbers 1\n"),
             find_code=self._find_code,
             spool_directory=str(folder),
         )

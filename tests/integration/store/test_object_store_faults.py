@@ -216,7 +216,9 @@ async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
             store.put("a/big", bytes(2 * 1024 * 1024)),
             store.put_file("a/big", tmp_path / "big"),
         ):
-            with pytest.raises(ObjectStoreUnavailable, match=f"no space left for objects in {folder}"):
+            with pytest.raises(
+                ObjectStoreUnavailable, match=f"no space is left on the disk: objects in {folder}"
+            ):
                 await call
         assert [entry.key async for entry in store.list_objects("")] == ["small"]
         assert os.listdir(folder / "staging") == []

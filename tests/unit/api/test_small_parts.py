@@ -46,7 +46,7 @@ def test_request_ids_are_random_uuids() -> None:
         (ServiceError("AccessDeniedException", "no"), 403, {"Message": "no"}),
         (ServiceError("ResourceNotFoundException", "x", fields={"Unknown": "y"}), 404, {"Message": "x"}),
         (
-            internal_failure("lambda"),
+            internal_failure("lambda", ValueError("secret")),
             500,
             {"Type": "Service", "Message": "An error occurred and the request cannot be processed."},
         ),

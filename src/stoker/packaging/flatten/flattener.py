@@ -18,6 +18,7 @@ from typing import Final, Self
 
 import msgspec
 
+from stoker.core.disk import disk_full
 from stoker.core.errors import StokerError
 from stoker.packaging.chunks.sealing import CHUNK_BYTES, KEY_BYTES, NAME_BYTES
 from stoker.packaging.flatten import protocol
@@ -72,7 +73,7 @@ Tell = Callable[[int], None]
 class Flattening:
     """One image. ``async with``; ``add_layer`` for each, lowest first; ``finish``. Whatever is wrong ends it.
 
-    Raises, all of it: LayerRefused; FlatteningFailed; what ``store`` raises.
+    Raises, all of it: LayerRefused; FlatteningFailed; DiskFull; what ``store`` raises.
     """
 
     def __init__(self, *, salt: bytes, scratch: int, store: Store, block_bytes: int = BLOCK_BYTES) -> None:
@@ -157,7 +158,7 @@ class Flattening:
                 case protocol.Refused():
                     raise LayerRefused(answer.kind, answer.why)
                 case protocol.Broke():
-                    raise FlatteningFailed(f"the flattener failed: {answer.why}")
+                    raise disk_full(answer.number) or FlatteningFailed(f"the flattener failed: {answer.why}")
                 case _:
                     return answer
 

@@ -147,7 +147,8 @@ class _Job:
     def _broke(self, problem: BaseException) -> None:
         """Say so and end: no other thread has anything left to do."""
         try:
-            self._send(protocol.Broke(str(problem)[: protocol.WHY_MAX] or type(problem).__name__))
+            number = problem.errno if isinstance(problem, OSError) else None
+            self._send(protocol.Broke(str(problem)[: protocol.WHY_MAX] or type(problem).__name__, number))
         finally:
             os._exit(1)
 

@@ -90,9 +90,10 @@ class Refused(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
 
 
 class Broke(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The host, not the image, failed."""
+    """The host, not the image, failed. ``number`` is the errno, if it has one."""
 
     why: str
+    number: int | None = None
 
 
 Request = Begin | Layer | Finish | Taken
