@@ -1,9 +1,12 @@
 """Every sandbox driver behaves alike: one suite over the container driver, the fake, and the guard around both."""
 
 import asyncio
+import contextlib
 import os
+import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,12 @@ from typing import Any
 import pytest
 
 from stoker.core.errors import SandboxCreateError, SandboxDied, SandboxError
+from stoker.packaging.guest.image_cache import VmImages
 from stoker.sandbox.driver import Exit, Launch, MountPoint, Sandbox, SandboxDriver, SandboxLimits, SandboxSpec
 from stoker.sandbox.fake import FakeDriver, FakeSandbox
 from stoker.sandbox.guarded import GuardedDriver
+from stoker.sandbox.qemu.driver import QemuDriver
+from tests.guests import CACHE, guest_folder, missing_for_vms
 from tests.integration.sandbox.running_jail import RunningJail, missing, python, read_all, shell
 
 LIMITS = SandboxLimits(memory_mb=256, cpu_quota=1.0)
@@ -100,7 +106,7 @@ class Subject:
         return sandbox
 
 
-@pytest.fixture(params=["fake", "container", "container on cgroup v1 alone"])
+@pytest.fixture(params=["fake", "container", "container on cgroup v1 alone", "qemu"])
 async def inner(request: pytest.FixtureRequest) -> AsyncIterator[SandboxDriver]:
     if request.param == "fake":
         driver: SandboxDriver = FakeDriver(FAKE_PROGRAMS)
@@ -109,16 +115,38 @@ async def inner(request: pytest.FixtureRequest) -> AsyncIterator[SandboxDriver]:
         return
     if missing():
         pytest.skip(missing())
+    if request.param == "qemu" and missing_for_vms():
+        pytest.skip(missing_for_vms())
     if "v1" in request.param and not Path("/sys/fs/cgroup/freezer").is_dir():
         pytest.skip("cgroup v1 hierarchies, which this host does not mount")
     jail = RunningJail("--no-egress", *(["--no-cgroup-v2"] if "v1" in request.param else []))
     jail.start()
     try:
-        driver = await jail.driver()
-        yield driver
-        await driver.close()
+        jailed = await jail.driver()
+        if request.param == "qemu":
+            async with _vms(jailed, jail.folder) as vms:
+                yield vms
+            return
+        yield jailed
+        await jailed.close()
     finally:
         jail.stop()
+
+
+@contextlib.asynccontextmanager
+async def _vms(jailed: SandboxDriver, folder: Path) -> AsyncIterator[SandboxDriver]:
+    """Files are linked into a VM's folder, so the guest is on the file system of the others."""
+    guest, home = guest_folder(), Path(tempfile.mkdtemp(prefix="vms-", dir=CACHE))
+    images = VmImages(home / "images")
+    await images.start()
+    driver = QemuDriver(jailed, guest, home / "vms", images.pack, images.scratch)
+    await driver.start()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+        assert list((home / "vms").iterdir()) == []
+        shutil.rmtree(home)
 
 
 @pytest.fixture(params=["naive", "guarded"])
@@ -129,7 +157,7 @@ def subject(request: pytest.FixtureRequest, inner: SandboxDriver) -> Subject:
 
 async def test_it_says_who_it_is(subject: Subject) -> None:
     info = await subject.driver.start()
-    assert info.name in ("fake", "container")
+    assert info.name in ("fake", "container", "qemu")
 
 
 async def test_exit_status(subject: Subject) -> None:

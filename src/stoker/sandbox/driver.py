@@ -98,6 +98,8 @@ class DriverInfo(msgspec.Struct, frozen=True):
     degraded: tuple[str, ...] = ()
     zygotes: bool = False
     """Whether ``SandboxSpec.is_zygote`` can be had."""
+    pools: bool = True
+    """Whether a sandbox can be made before its function's memory is known."""
 
 
 class Sandbox(Protocol):

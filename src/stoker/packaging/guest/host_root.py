@@ -19,6 +19,7 @@ PROGRAMS = (
     "sort", "stat", "tail", "test", "touch", "tr", "true", "uname", "uniq", "wc", "xargs", "curl", "openssl",
     "node", "nodejs", "python3.8", "python3.9", "python3.10", "python3.11", "python3.12", "python3.13",
     "python3.14",
+    "python3",
 )  # fmt: skip
 """Those of them that the host has, from /usr/bin and /usr/local/bin."""
 
