@@ -65,7 +65,15 @@ def vm_jail(*arguments: str, peer_uid: int | None = None) -> RunningJail:
 
 def halting_kernel() -> bytes:
     """An ELF that Firecracker loads as a kernel; it stops the processor, for ever."""
-    code = b"\xfa\xf4\xeb\xfd"  # cli; hlt; jmp to the hlt
+    return _kernel(b"\xfa\xf4\xeb\xfd")  # cli; hlt; jmp to the hlt
+
+
+def speaking_kernel() -> bytes:
+    """One that says "!" to the serial port first: mov dx, 0x3f8; mov al, '!'; out dx, al."""
+    return _kernel(b"\x66\xba\xf8\x03\xb0\x21\xee\xfa\xf4\xeb\xfd")
+
+
+def _kernel(code: bytes) -> bytes:
     base, offset = 0x100_0000, 0x1000
     header = struct.pack(
         "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, base, 64, 0, 0, 64, 56, 1, 0, 0, 0

@@ -8,23 +8,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
+from stoker.app.findings import Finding
+from stoker.app.microvm_host import microvm_findings
 from stoker.app.native import NativeMissing, native_directory, zygote_module
 from stoker.packaging import landlock, seccomp
 
 ADMIN_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 MINIMUM_KERNEL = (5, 15)
 SIMPLE_QUOTA_KERNEL = (6, 7)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of ``stoker doctor``. ``verdict`` is ok, degraded or missing."""
-
-    verdict: str
-    what: str
-    found: str
-    consequence: str = ""
 
 
 def examine(data: Path) -> list[Finding]:
@@ -43,10 +34,9 @@ def examine(data: Path) -> list[Finding]:
         _python,
         _zygotes,
         _node,
-        _kvm,
         lambda: _data(data),
     )
-    return [check() for check in checks]
+    return [*(check() for check in checks), *microvm_findings()]
 
 
 def kernel_version() -> tuple[int, int]:
@@ -211,12 +201,6 @@ def _node() -> Finding:
     return Finding(
         "degraded", "Node runtime", "none below /usr", "install nodejs, or npm's node package in lang_dir"
     )
-
-
-def _kvm() -> Finding:
-    if Path("/dev/kvm").exists():
-        return Finding("ok", "/dev/kvm", "there (micro-VMs are not built yet)")
-    return Finding("ok", "/dev/kvm", "none (micro-VMs are not built yet)")
 
 
 def _data(data: Path) -> Finding:

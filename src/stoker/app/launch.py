@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from stoker.app.configuration import PREFIX, ConfigurationError
+from stoker.app.microvm_programs import check_programs
 from stoker.app.native import native_directory
 from stoker.core.configuration import Settings
 
@@ -28,11 +29,12 @@ def start_supervised(settings: Settings) -> NoReturn:
     """Replace this process by the supervisor, which starts the jail and the service.
 
     Raises:
-        ConfigurationError: the service account cannot be had.
+        ConfigurationError: the service account cannot be had, or a program is not the one that was named.
         NativeMissing: the programs are not built.
     """
     native = native_directory()
     uid, gid = service_identity(settings)
+    check_programs(settings)
     command = [
         str(native / "stoker-supervisor"),
         *("--uid", str(uid), "--gid", str(gid)),
@@ -76,6 +78,8 @@ def _jail_arguments(settings: Settings, native: Path) -> list[str]:
     ]
     if not settings.egress:
         arguments.append("--no-egress")
+    if settings.firecracker or settings.jailer:
+        arguments += ["--firecracker", settings.firecracker, "--jailer", settings.jailer]
     return [part for argument in arguments for part in ("--jail-arg", argument)]
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stoker.app.host import Finding, examine
+from stoker.app.findings import Finding
+from stoker.app.host import examine
 from stoker.cli.connection import DataOption, admin, data_directory
 from stoker.cli.output import say, show_json, show_table
 

@@ -142,5 +142,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lang_dir: Annotated[
         str, _text("folder of further interpreters (nodejs20.x/bin/node, ...); default DATA/lang")
     ] = ""
+    firecracker: Annotated[
+        str, _text("path of an official firecracker; with jailer the jail can start micro-VMs")
+    ] = ""
+    firecracker_sha256: Annotated[str, _text("its SHA-256; another program at that path is refused")] = ""
+    jailer: Annotated[str, _text("path of the jailer of the same release")] = ""
+    jailer_sha256: Annotated[str, _text("its SHA-256")] = ""
     user: Annotated[str, _text("account that the service runs as when root starts it")] = "stoker"
     log_level: Annotated[str, _text("debug, info, warning or error")] = "info"
