@@ -18,6 +18,7 @@ from stoker.api.bodies import BodyReader
 from stoker.api.errors import internal_failure, render_error, unknown_operation
 from stoker.api.invoke import InvokeReader, invoke_answer, invoke_async_target, invoke_target, payload_limit
 from stoker.api.jsonrpc import find_handler, find_json_operation, parse_json_request
+from stoker.api.large_zips import FIELDS, LARGE_FROM_BYTES, read_in_slices
 from stoker.api.model import IAM, LAMBDA, LOGS, REQUEST_MAX_BYTES, STS, Operation, Service, compile_service
 from stoker.api.parse import parse_request
 from stoker.api.query import (
@@ -162,7 +163,9 @@ class Api:
         limit_bytes, too_large = self._body_limit(call, opened)
         body = await self._bodies.read(call.request.stream, limit_bytes, too_large)
         caller = self._verifier.settle(opened, call.request, body.sha256)
-        self._serve(call, caller, body.view())
+        content = body.view()
+        if len(content) < LARGE_FROM_BYTES or not await self._serve_archive(call, caller, content):
+            self._serve(call, caller, content)
 
     def _body_limit(self, call: Call, opened: OpenClaim) -> tuple[int, ServiceError]:
         """How much of a large body is read, and the error for more. Refuses what routes nowhere."""
@@ -246,6 +249,22 @@ class Api:
         handler = find_handler(operation, self._handlers[LAMBDA])
         record = parse_request(operation, match.parameters, call.query, call.request.headers, body)
         self._start(call, self._run, context, operation, handler, record)
+
+    async def _serve_archive(self, call: Call, caller: Caller, body: bytes | memoryview) -> bool:
+        """Serve a request that is large for the archive in it; False when it is another."""
+        match = None
+        if call.service is self._lambda:
+            match = self._router.match(call.request.method, call.path, call.query)
+        if match is None or match.operation.name not in FIELDS:
+            return False
+        operation, headers = match.operation, call.request.headers
+        handler = find_handler(operation, self._handlers[LAMBDA])
+        parse = partial(parse_request, operation, match.parameters, call.query, headers)
+        record = await read_in_slices(body, FIELDS[operation.name], parse)
+        if record is None:
+            return False
+        await self._run(call, self._context(call, caller), operation, handler, record)
+        return True
 
     def _serve_json(
         self, call: Call, context: RequestContext, caller: Caller, body: bytes | memoryview
