@@ -9,7 +9,9 @@ from stoker.packaging.code_images import MountedImages
 from stoker.packaging.code_shelves import EitherShelf
 from stoker.packaging.code_store import SealedCodeStore, empty_folder
 from stoker.packaging.code_trees import UnpackedTrees
+from stoker.packaging.code_variants import CodeVariants
 from stoker.packaging.code_vault import CodeVault
+from stoker.packaging.interpreters import Interpreters
 from stoker.packaging.packers import PACKERS_MAX, PackerPool
 from stoker.packaging.shelf import Shelf
 from stoker.services.code import CodeInUse
@@ -31,6 +33,12 @@ class TreeStore(SealedCodeStore):
     bytecode: ByteCode | None
     vault: CodeVault
     folder: Path
+    images: MountedImages | None
+
+    async def compiled(self) -> None:
+        """Wait until nothing is made in the background."""
+        assert self.images is not None
+        await self.images.jobs.idle()
 
     async def ready(self, code_sha256: str, runtime: str | None = None, account: str = ACCOUNT) -> Path:
         """Its tree, in use from now on."""
@@ -90,11 +98,17 @@ async def opened(
     )
     shelf.start()
     chosen: Shelf = shelf
+    made_images: MountedImages | None = None
     if mounter is not None:
-        images = MountedImages(folder, pool, vault, mounter, limit_bytes=cache_bytes)
-        chosen = EitherShelf(images, shelf, mounter)
+        compiling(data).mkdir(parents=True, exist_ok=True)
+        found = Interpreters(lambda _: interpreter)
+        variants = CodeVariants(folder, compiling(data), pool, vault, found, launch=launch)
+        images = MountedImages(folder, pool, vault, mounter, variants, limit_bytes=cache_bytes)
+        chosen = EitherShelf(images, shelf, mounter, on_refused=lambda _: None)
+        made_images = images
     made = TreeStore(folder, pool, vault, chosen, limit_bytes=limit_bytes)
     made.packers, made.bytecode, made.vault, made.folder = pool, bytecode, vault, folder
+    made.images = made_images
     if bytecode is not None:
         await bytecode.start()
     return made

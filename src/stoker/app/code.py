@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from stoker.app.host import KERNEL_OF_IMAGES, kernel_version
 from stoker.app.stored_code import StoredCode
 from stoker.core.configuration import Settings
 from stoker.packaging.bytecode import ByteCode
@@ -16,7 +17,9 @@ from stoker.packaging.code_shelves import EitherShelf
 from stoker.packaging.code_store import SealedCodeStore, empty_folder
 from stoker.packaging.code_takeover import take_over
 from stoker.packaging.code_trees import UnpackedTrees
+from stoker.packaging.code_variants import CodeVariants
 from stoker.packaging.code_vault import CodeVault
+from stoker.packaging.interpreters import Interpreters
 from stoker.packaging.packers import PackerPool
 from stoker.packaging.shelf import Shelf
 from stoker.runtimes.catalog import RuntimeCatalog
@@ -25,6 +28,9 @@ from stoker.services.volumes import ImageMounter
 MEGABYTE: Final = 1024 * 1024
 CODE_CACHE: Final = "cache/code"
 """In the data folder: the only place where code lies decrypted."""
+
+COMPILING: Final = "compiling"
+"""In that folder: where compilers write, and packers cannot."""
 
 IMAGES: Final = "images"
 """The value of ``code_mounts`` with which code is not unpacked."""
@@ -53,7 +59,7 @@ async def open_code(
     stored = StoredCode(vault, lambda: _take_over(data / "code", vault, packers))
     stack.push_async_callback(stored.close)
     await stored.start()
-    bytecode = ByteCode(folder / "compiling", partial(_interpreter_of, runtimes))
+    bytecode = ByteCode(folder / COMPILING, partial(_interpreter_of, runtimes))
     limit_bytes = settings.code_cache_mb * MEGABYTE
     trees = UnpackedTrees(
         folder / "trees",
@@ -65,9 +71,11 @@ async def open_code(
     )
     trees.start()
     shelf: Shelf = trees
-    if settings.code_mounts == IMAGES:
-        images = MountedImages(folder, packers, vault, mounter, limit_bytes=limit_bytes)
-        shelf = EitherShelf(images, trees, mounter)
+    if settings.code_mounts == IMAGES and kernel_version() >= KERNEL_OF_IMAGES:
+        interpreters = Interpreters(partial(_interpreter_of, runtimes))
+        variants = CodeVariants(folder, folder / COMPILING, packers, vault, interpreters)
+        images = MountedImages(folder, packers, vault, mounter, variants, limit_bytes=limit_bytes)
+        shelf = EitherShelf(images, trees, mounter, on_refused=_say_refused)
     code = SealedCodeStore(folder, packers, vault, shelf)
     stack.push_async_callback(code.close)
     await bytecode.start()
@@ -79,6 +87,10 @@ async def _take_over(folder: Path, vault: CodeVault, packers: PackerPool) -> Non
     damaged = await take_over(folder, vault, packers)
     if damaged:
         _log.warning("archives of an earlier version are damaged and were not taken over", code=damaged)
+
+
+def _say_refused(why: str) -> None:
+    _log.warning("code is unpacked, since its image cannot be mounted", why=why)
 
 
 def _interpreter_of(runtimes: RuntimeCatalog, runtime: str) -> Path | None:

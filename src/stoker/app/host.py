@@ -15,6 +15,8 @@ from stoker.packaging import landlock, seccomp
 
 ADMIN_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 MINIMUM_KERNEL = (5, 15)
+KERNEL_OF_IMAGES = (6, 4)
+"""Mounts images of code, whose blocks are smaller than a page."""
 SIMPLE_QUOTA_KERNEL = (6, 7)
 
 
@@ -30,6 +32,7 @@ def examine(data: Path) -> list[Finding]:
         _limits,
         _freezer,
         _tmp,
+        _code,
         _egress,
         _python,
         _zygotes,
@@ -144,6 +147,26 @@ def _tmp() -> Finding:
             "ok", "/tmp", "ext4 volumes prepared ahead (btrfs-progs and kernel 6.7 make it quicker)"
         )
     return Finding("degraded", "/tmp", "no mkfs", "tmpfs; install btrfs-progs or e2fsprogs")
+
+
+def _code() -> Finding:
+    missing = [
+        what
+        for what, here in (
+            ("root", os.geteuid() == 0),
+            ("Linux 6.4", kernel_version() >= KERNEL_OF_IMAGES),
+            ("EROFS (the kernel's module erofs)", "erofs" in _read("/proc/filesystems")),
+        )
+        if not here
+    ]
+    if not missing:
+        return Finding("ok", "code", "mounted packed (EROFS)")
+    return Finding(
+        "degraded",
+        "code",
+        f"unpacked: no {', no '.join(missing)}",
+        "a zip is unpacked again at its first use after a start; container images are refused",
+    )
 
 
 def _egress() -> Finding:

@@ -20,6 +20,8 @@ from stoker.events.stream_parts import StreamCounts
 from stoker.frontend.invoke import FrontendStatistics
 from stoker.manager.pool import PoolStatistics
 from stoker.packaging.chunks.reading import Alarms
+from stoker.packaging.held import CacheStatistics
+from stoker.packaging.quiet_jobs import JobStatistics
 from stoker.packaging.volumes.cached_chunks import SourceStatistics
 from stoker.packaging.volumes.records import VolumeStatistics
 from stoker.store.rotation import RotationStatistics
@@ -41,6 +43,8 @@ class Sources(msgspec.Struct, frozen=True):
     collecting: Callable[[], CollectingStatistics]
     image_alarms: Callable[[], Alarms]
     kms: Callable[[], KmsStatistics]
+    code_cache: Callable[[], CacheStatistics]
+    code_jobs: Callable[[], JobStatistics]
     volumes: Callable[[], VolumeStatistics]
     chunks: Callable[[], SourceStatistics]
     front_ends: Callable[[], FrontEndsStatistics | None]
@@ -85,6 +89,12 @@ class _Rooms(Collector):
         alarms = self._sources.image_alarms()
         yield from _flat("stoker_image_alarms", "What must never happen", alarms, gauges=frozenset())
         yield from _flat("stoker_kms", "Calls to KMS", self._sources.kms(), gauges=frozenset({"kept"}))
+        cache = self._sources.code_cache()
+        yield from _flat(
+            "stoker_code_cache", "Code that is mountable", cache, gauges=frozenset({"size_bytes", "entries"})
+        )
+        jobs = self._sources.code_jobs()
+        yield from _flat("stoker_code_jobs", "Code compiled ahead", jobs, gauges=frozenset({"waiting"}))
         yield from _flat("stoker_volumes", "Images", self._sources.volumes(), gauges=_VOLUME_GAUGES)
         yield from _flat("stoker_chunks", "Chunks", self._sources.chunks(), gauges=frozenset({"disk_bytes"}))
         front_ends = self._sources.front_ends()

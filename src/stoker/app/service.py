@@ -111,6 +111,8 @@ class Service:
                 collecting=cellar.images.collecting.statistics,
                 image_alarms=lambda: cellar.images.alarms,
                 kms=cellar.kms.statistics,
+                code_cache=cellar.code.cache,
+                code_jobs=cellar.code.compiling,
                 volumes=cellar.images.volumes,
                 chunks=cellar.images.chunks,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,

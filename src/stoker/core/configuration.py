@@ -118,8 +118,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 4096
     code_mounts: Annotated[
         str,
-        _text("trees: code is unpacked before it is mounted; images: it is mounted packed, where root can"),
-    ] = "trees"
+        _text("images: code is mounted packed, where root and the kernel can; trees: it is always unpacked"),
+    ] = "images"
     image_cache_mb: Annotated[
         int, _number("memory for decrypted chunks of container images, of all functions together", ge=16)
     ] = 256

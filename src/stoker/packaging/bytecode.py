@@ -5,9 +5,7 @@ An optimisation that may fail at any point: what was not compiled is compiled wh
 
 import asyncio
 import os
-import re
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,17 +22,9 @@ from stoker.packaging.bytecode_tree import (
     sources_without_bytecode,
 )
 from stoker.packaging.code_cache import NodeRecipe, build_of
-from stoker.packaging.compile_job import LAUNCH_COMMAND, CompilingFailed, Job, Recipe
-
-JOBS_WAITING_MAX = 256
-"""Further trees are left for their next cold start."""
-
-QUIET_S = 0.25
-"""New code is compiled once none has come for this long: deployments by the hundred are not slowed by it."""
-
-_PROBE_TIMEOUT_S = 10.0
-_PROBE = "import sys, importlib.util as u; print(sys.implementation.cache_tag, u.MAGIC_NUMBER.hex())"
-_PROBED = re.compile(r"([a-z0-9-]{1,40}) ([0-9a-f]{8})\n")
+from stoker.packaging.compile_job import LAUNCH_COMMAND, Job, Recipe
+from stoker.packaging.interpreters import Interpreters, is_node
+from stoker.packaging.quiet_jobs import JOBS_WAITING_MAX, QUIET_S, JobStatistics
 
 
 class ByteCodeStatistics(msgspec.Struct, frozen=True):
@@ -87,11 +77,9 @@ class ByteCode:
         launch: Sequence[str] = LAUNCH_COMMAND,
     ) -> None:
         self._staging = staging
-        self._interpreters = interpreters
+        self._interpreters = Interpreters(interpreters)
         self._launch = launch
         self._thread = ThreadPoolExecutor(1, "bytecode")
-        self._interpreters_known: dict[str, Path | None] = {}
-        self._dialects: dict[Path, Dialect] = {}
         self._jobs: dict[_Key, asyncio.Future[Path | None]] = {}
         self._cancelled: dict[_Key, threading.Event] = {}
         self._done: dict[_Key, Path | None] = {}
@@ -108,6 +96,10 @@ class ByteCode:
 
     def statistics(self) -> ByteCodeStatistics:
         return ByteCodeStatistics(self._trees, self._files, self._failed, self._dropped)
+
+    def jobs(self) -> JobStatistics:
+        """The same as counts of trees."""
+        return JobStatistics(len(self._jobs) + len(self._later), self._trees, self._failed, self._dropped)
 
     def compile_nowait(self, home: Path, runtime: str, account: str = "") -> None:
         """Begin to compile ``home/task`` for ``runtime``, unless that was done, is under way or cannot be."""
@@ -203,7 +195,11 @@ class ByteCode:
             recipe = self._recipe(home, runtime, account)
             if recipe is None:
                 return None
-            self._files += Job(home / "task", recipe, self._launch).run(self._staging, cancelled)
+            tree = os.open(home / "task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._files += Job(tree, recipe, self._launch).run(self._staging, cancelled)
+            finally:
+                os.close(tree)
             self._trees += 1
             return recipe.made() if isinstance(recipe, NodeRecipe) else None
         except (OSError, ValueError, StokerError):
@@ -211,39 +207,13 @@ class ByteCode:
             return None
 
     def _recipe(self, home: Path, runtime: str, account: str) -> Recipe | None:
-        if runtime not in self._interpreters_known:
-            self._interpreters_known[runtime] = self._interpreters(runtime)
-        interpreter = self._interpreters_known[runtime]
+        interpreter = self._interpreters.of(runtime)
         if interpreter is None:
             return None
-        if _is_node(runtime):
+        if is_node(runtime):
             return NodeRecipe(interpreter, home, account, build_of(interpreter))
-        if interpreter not in self._dialects:
-            self._dialects[interpreter] = _probe(interpreter)
-        return PythonRecipe(interpreter, self._dialects[interpreter])
-
-
-def _is_node(runtime: str) -> bool:
-    return runtime.startswith("nodejs")
+        return PythonRecipe(interpreter, self._interpreters.dialect(interpreter))
 
 
 def _key(home: Path, runtime: str, account: str) -> _Key:
-    return home, runtime, account if _is_node(runtime) else ""
-
-
-def _probe(interpreter: Path) -> Dialect:
-    try:
-        answer = subprocess.run(
-            [str(interpreter), "-I", "-S", "-c", _PROBE],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            env={"PATH": os.defpath},
-            check=True,
-        ).stdout
-    except subprocess.SubprocessError as problem:
-        raise CompilingFailed(f"{interpreter} does not run: {problem}") from problem
-    match = _PROBED.fullmatch(answer)
-    if match is None:
-        raise CompilingFailed(f"{interpreter} does not say what its byte-code is")
-    return Dialect(match[1], bytes.fromhex(match[2]))
+    return home, runtime, account if is_node(runtime) else ""

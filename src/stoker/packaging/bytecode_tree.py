@@ -6,11 +6,14 @@ Byte-code that was uploaded and that the interpreter would use stays; what it wo
 import os
 import stat
 import struct
+import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
 import msgspec
+
+from stoker.packaging.archive import DEPTH_MAX, NAME_MAX_BYTES, PATH_MAX_BYTES
 
 SOURCES_MAX: Final = 20_000
 SOURCE_MAX_BYTES: Final = 4 * 1024**2
@@ -130,6 +133,47 @@ def place(tree: int, out: int, sources: list[Source], dialect: Dialect) -> int:
         placed += 1
         left_bytes -= size_bytes
     return placed
+
+
+def zip_finished(tree: int, out: int, sources: list[Source], dialect: Dialect, archive: int) -> int:
+    """The same into an open, empty zip file, to be laid over the archive the tree shows; returns how many."""
+    placed = 0
+    left_bytes = BYTECODE_MAX_BYTES
+    with os.fdopen(os.dup(archive), "wb") as stream, zipfile.ZipFile(stream, "w") as made:
+        for number, source in enumerate(sources):
+            size_bytes = _checked_size(out, str(number), dialect)
+            if size_bytes == 0 or size_bytes > left_bytes or not _has_place(tree, source, dialect):
+                continue
+            member = zipfile.ZipInfo(_cached(source, dialect))
+            member.external_attr = 0o644 << 16
+            file = os.open(str(number), _FILE, dir_fd=out)
+            with os.fdopen(file, "rb") as content:
+                made.writestr(member, content.read())
+            placed += 1
+            left_bytes -= size_bytes
+    return placed
+
+
+def _cached(source: Source, dialect: Dialect) -> str:
+    beside = f"{source.folder}/{CACHE}" if source.folder else CACHE
+    return f"{beside}/{source.target(dialect)}"
+
+
+def _has_place(tree: int, source: Source, dialect: Dialect) -> bool:
+    """Whether nothing that was uploaded is in the way, and the name is one that archives may hold."""
+    path = _cached(source, dialect)
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return False
+    if "\\" in path or len(encoded) > PATH_MAX_BYTES or len(source.target(dialect).encode()) > NAME_MAX_BYTES:
+        return False
+    try:
+        if not stat.S_ISDIR(os.stat(os.path.dirname(path), dir_fd=tree, follow_symlinks=False).st_mode):
+            return False
+        return not stat.S_ISDIR(os.stat(path, dir_fd=tree, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return path.count("/") < DEPTH_MAX
 
 
 def _checked_size(out: int, name: str, dialect: Dialect) -> int:

@@ -60,24 +60,14 @@ class NodeRecipe(msgspec.Struct, frozen=True):
         return f"{_COMPILED}/{self.account}-{self.build}"
 
     def sources(self, tree: int) -> list[str]:
-        """Regular CommonJS files worth a cache, the tree's own before those of folders below."""
+        """Nothing once there is a pack."""
         if self.made() is not None:
             return []
-        found: list[str] = []
-        for walked, _, names, descriptor in os.fwalk(".", dir_fd=tree):
-            folder = walked.removeprefix(".").removeprefix("/")
-            found += [
-                f"{folder}/{name}" if folder else name
-                for name in names
-                if name.endswith((".js", ".cjs")) and name.isprintable() and _is_script(descriptor, name)
-            ]
-            if len(found) >= SCRIPTS_MAX:
-                return found[:SCRIPTS_MAX]
-        return found
+        return scripts_of(tree)
 
     def place(self, tree: int, out: int, sources: list[str]) -> int:
         """Make the pack of what was compiled; nothing when that is nothing."""
-        caches = _finished(out, sources)
+        caches = finished(out, sources)
         home = os.open("..", _DIRECTORY, dir_fd=tree)
         try:
             if caches:
@@ -85,6 +75,21 @@ class NodeRecipe(msgspec.Struct, frozen=True):
         finally:
             os.close(home)
         return len(caches)
+
+
+def scripts_of(tree: int) -> list[str]:
+    """Regular CommonJS files worth a cache, the tree's own before those of folders below."""
+    found: list[str] = []
+    for walked, _, names, descriptor in os.fwalk(".", dir_fd=tree):
+        folder = walked.removeprefix(".").removeprefix("/")
+        found += [
+            f"{folder}/{name}" if folder else name
+            for name in names
+            if name.endswith((".js", ".cjs")) and name.isprintable() and _is_script(descriptor, name)
+        ]
+        if len(found) >= SCRIPTS_MAX:
+            return found[:SCRIPTS_MAX]
+    return found
 
 
 def build_of(interpreter: Path) -> str:
@@ -100,7 +105,7 @@ def _is_script(folder: int, name: str) -> bool:
     return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= SCRIPT_MAX_BYTES
 
 
-def _finished(out: int, sources: list[str]) -> list[tuple[str, str, int]]:
+def finished(out: int, sources: list[str]) -> list[tuple[str, str, int]]:
     """(source, name of its cache in ``out``, size), as far as the pack has room."""
     caches: list[tuple[str, str, int]] = []
     left_bytes = PACK_MAX_BYTES
@@ -126,7 +131,7 @@ def _write_pack(home: int, place: str, out: int, caches: list[tuple[str, str, in
             dir_fd=folder,
         )
         try:
-            _fill(pack, out, caches)
+            fill(pack, out, caches)
             os.fchmod(pack, 0o644)
             os.fsync(pack)
         finally:
@@ -176,7 +181,8 @@ def _make_folder(above: int, name: str) -> None:
     os.chmod(name, _READABLE, dir_fd=above)
 
 
-def _fill(pack: int, out: int, caches: list[tuple[str, str, int]]) -> None:
+def fill(pack: int, out: int, caches: list[tuple[str, str, int]]) -> None:
+    """Write the pack of finished caches into an open, empty file."""
     index: dict[str, tuple[int, int]] = {}
     end = 0
     for source, _, size_bytes in caches:

@@ -5,21 +5,35 @@ An image is written at the admission and stored sealed behind its archive, so th
 
 import asyncio
 import os
-import tempfile
-from contextlib import ExitStack
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from stoker.packaging.artifacts import ArtifactDamaged
+from stoker.packaging.code_cache import PACK
+from stoker.packaging.code_variants import CodeVariants, Variant
 from stoker.packaging.code_vault import CodeVault
-from stoker.packaging.held import CacheStatistics, Entry, HeldCache
+from stoker.packaging.held import CacheStatistics, Entry, HeldCache, together
 from stoker.packaging.nameless import open_nameless
-from stoker.packaging.packers import PackerPool, PackingFailed
+from stoker.packaging.packers import PackerPool
 from stoker.packaging.protocol import Refused
+from stoker.packaging.quiet_jobs import JobStatistics, QuietJobs
 from stoker.packaging.shelf import Packed, Shelved, stored_code
+from stoker.services.code import CodeMissing
 from stoker.services.volumes import ImageMounter, MountedTree
 
 NODE_BYTES: Final = 64 * 1024
 """What a mount takes beyond its image, about: it counts against the cache's limit."""
+
+
+PACKS: Final = "packs"
+PACKS_MAX_BYTES: Final = 512 * 1024**2
+"""Node.js code caches that are decrypted; the oldest unused go first."""
 
 
 class MountableImage:
@@ -60,25 +74,50 @@ class MountableImage:
         return mounting.cancelled() or mounting.exception() is not None
 
 
+class PackFolder(msgspec.Struct, frozen=True):
+    """A decrypted pack in a folder of its own, for sandboxes of one account."""
+
+    folder: Path
+    size_bytes: int
+
+    async def discard(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.folder)
+
+
 class MountedImages:
-    """The Shelf of images; files without names lie in ``folder``. Compiles nothing ahead."""
+    """The Shelf of images; files without names lie in ``folder``, packs in folders below it."""
 
     def __init__(
-        self, folder: Path, packers: PackerPool, vault: CodeVault, mounter: ImageMounter, *, limit_bytes: int
+        self,
+        folder: Path,
+        packers: PackerPool,
+        vault: CodeVault,
+        mounter: ImageMounter,
+        variants: CodeVariants,
+        *,
+        limit_bytes: int,
     ) -> None:
         self._folder = folder
         self._packers = packers
         self._vault = vault
         self._mounter = mounter
+        self._variants = variants
         self._held = HeldCache[MountableImage](limit_bytes)
+        self._packs = HeldCache[PackFolder](min(limit_bytes, PACKS_MAX_BYTES))
+        self.jobs = QuietJobs[Variant](self._make_variant)
         # Sandboxes that had them are gone with the jail; what they hold is left as usual.
         mounter.on_lost(lambda: self._held.forget(lambda _: True))
 
     async def close(self) -> None:
+        await self.jobs.close()
         await self._held.close()
+        await self._packs.close()
 
     def statistics(self) -> CacheStatistics:
-        return self._held.statistics()
+        return together(self._held.statistics(), self._packs.statistics())
+
+    def compiling(self) -> JobStatistics:
+        return self.jobs.statistics()
 
     async def pack(self, archive: int, limit_bytes: int) -> Packed | Refused:
         """Check an archive by writing its image."""
@@ -100,53 +139,118 @@ class MountedImages:
         self._held.offer(digest, packed.held)
 
     async def enter(self, codes: tuple[str, ...], runtime: str | None, account: str) -> Shelved:
-        """One mount of one code, or of several layers."""
-        entry = await self._entered(codes)
+        """One mount of one code, or of several layers; what it would be quicker with is made meanwhile."""
+        wanted = await self._variants.wanted(codes, runtime, account)
+        entry = await self._entered(codes, wanted)
         try:
             tree = await entry.held.mounted()
+            pack = await self._pack_of(wanted)
         except BaseException:
             self._held.leave(entry)
             raise
-        return Shelved(tree, None, lambda: self._held.leave(entry))
+        for variant in wanted:
+            if not self._variants.is_stored(variant):
+                self.jobs.now(variant)
+        return Shelved(tree, pack and pack.held.folder, partial(self._leave, entry, pack))
 
     async def prepare(self, codes: tuple[str, ...], runtime: str | None, account: str) -> None:
-        """Have the image at hand; mounting it is left to its first use."""
-        self._held.leave(await self._entered(codes))
+        """Have the image at hand, and make what it is quicker with once it is quiet."""
+        wanted = await self._variants.wanted(codes, runtime, account)
+        self._held.leave(await self._entered(codes, wanted))
+        for variant in wanted:
+            if not self._variants.is_stored(variant):
+                self.jobs.when_quiet(variant)
 
     def forget(self, digest: str) -> None:
+        self.jobs.forget(lambda variant: digest in variant.codes)
         self._held.forget(lambda key: digest in key)
+        self._packs.forget(lambda key: digest in key)
 
-    async def _entered(self, codes: tuple[str, ...]) -> Entry[MountableImage]:
-        return await self._held.enter("+".join(codes), lambda: self._make(codes))
+    async def _entered(self, codes: tuple[str, ...], wanted: tuple[Variant, ...]) -> Entry[MountableImage]:
+        """The image with most in it that there is."""
+        for variant in wanted:
+            if not variant.is_pack and self._variants.is_stored(variant):
+                try:
+                    return await self._held.enter(variant.key, partial(self._stored, variant))
+                except (ArtifactDamaged, CodeMissing):
+                    await self._give_up(variant)
+        return await self._held.enter("+".join(codes), partial(self._base, codes))
 
-    async def _make(self, codes: tuple[str, ...]) -> MountableImage:
+    def _leave(self, entry: Entry[MountableImage], pack: Entry[PackFolder] | None) -> None:
+        self._held.leave(entry)
+        if pack is not None:
+            self._packs.leave(pack)
+
+    async def _pack_of(self, wanted: tuple[Variant, ...]) -> Entry[PackFolder] | None:
+        for variant in wanted:
+            if variant.is_pack and self._variants.is_stored(variant):
+                try:
+                    return await self._packs.enter(variant.key, partial(self._unsealed_pack, variant))
+                except (ArtifactDamaged, CodeMissing):
+                    await self._give_up(variant)
+        return None
+
+    async def _give_up(self, variant: Variant) -> None:
+        """A damaged one makes room for another; what it was made of is checked when that is read."""
+        await self._variants.drop(variant)
+        self.jobs.again(variant)
+
+    async def _base(self, codes: tuple[str, ...]) -> MountableImage:
+        """An image without anything compiled: stored with its code, unless that came from a host of trees."""
+        code = await stored_code(self._vault, codes[0])
+        if len(codes) == 1 and code.facts.image_bytes:
+            return await self._image(partial(self._vault.image_into, code))
+        return await self._image(partial(self._variants.pack, codes))
+
+    async def _stored(self, variant: Variant) -> MountableImage:
+        return await self._image(partial(self._variants.read_into, variant))
+
+    async def _image(self, fill: Callable[[int], Awaitable[None]]) -> MountableImage:
         image = open_nameless(self._folder)
         try:
-            if not await self._decrypt(codes, image):
-                await self._pack_again(codes, image)
+            await fill(image)
             return MountableImage(image, self._mounter)
         except BaseException:
             os.close(image)
             raise
 
-    async def _decrypt(self, codes: tuple[str, ...], image: int) -> bool:
-        """Whether an image was stored: not of several layers, nor by a host without mounts."""
-        stored = [await stored_code(self._vault, digest) for digest in codes]
-        if len(stored) > 1 or not stored[0].facts.image_bytes:
-            return False
-        await self._vault.image_into(stored[0], image)
-        return True
+    async def _unsealed_pack(self, variant: Variant) -> PackFolder:
+        folder = self._folder / PACKS / secrets.token_hex(8)
+        folder.mkdir(parents=True, mode=0o755)
+        try:
+            file = os.open(folder / PACK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            try:
+                await self._variants.read_into(variant, file)
+                os.fchmod(file, 0o644)  # sandboxes read it under other uids
+                return PackFolder(folder, os.fstat(file).st_size)
+            finally:
+                os.close(file)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
 
-    async def _pack_again(self, codes: tuple[str, ...], image: int) -> None:
-        with ExitStack() as stack:
-            archives: list[int] = []
-            limit_bytes = 0
-            for digest in codes:
-                code = await stored_code(self._vault, digest)
-                archive = stack.enter_context(tempfile.TemporaryFile(dir=self._folder))
-                await self._vault.original_into(code, archive.fileno())
-                archives.append(archive.fileno())
-                limit_bytes = max(limit_bytes, code.facts.unpacked_bytes)
-            answer = await self._packers.pack(archives, image, limit_bytes)
-        if isinstance(answer, Refused):
-            raise PackingFailed(f"{codes} were admitted and are refused now: {answer.why}")
+    # --- making variants, one at a time
+
+    async def _make_variant(self, variant: Variant) -> None:
+        base = "+".join(variant.codes)
+        entry = await self._held.enter(base, partial(self._base, variant.codes))
+        try:
+            made = await self._variants.make(variant, await entry.held.mounted())
+        finally:
+            self._held.leave(entry)
+        if made is None:
+            return
+        if variant.is_pack:
+            os.close(made)
+            return
+        image = MountableImage(made, self._mounter)
+        try:
+            await image.mounted()
+        except BaseException:
+            await asyncio.shield(image.discard())
+            raise
+        if self._variants.is_stored(variant):
+            self._held.offer(variant.key, image)
+            self._held.forget(lambda key: key == base)
+        else:
+            await image.discard()

@@ -21,9 +21,10 @@ from stoker.core.errors import ServiceError, StokerError, invalid_parameter
 from stoker.packaging.archive import UNZIPPED_MAX_BYTES
 from stoker.packaging.artifacts import ArtifactDamaged
 from stoker.packaging.code_vault import CodeVault, Facts, SealedCode
-from stoker.packaging.held import HeldCache
+from stoker.packaging.held import CacheStatistics, HeldCache
 from stoker.packaging.packers import PackerPool, PackersBusy, PackingFailed
 from stoker.packaging.protocol import Refused
+from stoker.packaging.quiet_jobs import JobStatistics
 from stoker.packaging.shelf import Packed, Shelf, Shelved
 from stoker.services.code import CodeArtifact, CodeInUse, CodeKey, CodeMissing, CodeUnavailable, code_name
 from stoker.services.keys import KeyRefused, KeyUnavailable
@@ -86,6 +87,14 @@ class SealedCodeStore:
             timer.cancel()
         await self._downloads.close()
         await self._shelf.close()
+
+    def cache(self) -> CacheStatistics:
+        """Of code that is decrypted and mountable."""
+        return self._shelf.statistics()
+
+    def compiling(self) -> JobStatistics:
+        """Of what is made of code after it was admitted."""
+        return self._shelf.compiling()
 
     async def admit(self, archive: bytes | Path, key: CodeKey | None = None) -> CodeArtifact:
         if isinstance(archive, bytes) and not archive:

@@ -19,6 +19,7 @@ from stoker.packaging.held import CacheStatistics, Entry, HeldCache
 from stoker.packaging.layered_tree import merge
 from stoker.packaging.packers import PackerPool, PackingFailed
 from stoker.packaging.protocol import Refused, Unpacked
+from stoker.packaging.quiet_jobs import JobStatistics
 from stoker.packaging.shelf import Packed, Shelved, stored_code
 from stoker.services.volumes import MountSource
 
@@ -72,6 +73,9 @@ class UnpackedTrees:
 
     def statistics(self) -> CacheStatistics:
         return self._held.statistics()
+
+    def compiling(self) -> JobStatistics:
+        return JobStatistics(0, 0, 0, 0) if self._bytecode is None else self._bytecode.jobs()
 
     async def pack(self, archive: int, limit_bytes: int) -> Packed | Refused:
         """Check an archive by unpacking it."""

@@ -2,7 +2,8 @@
 is the SHA-256 of the uploaded zip, or of code under a key of KMS what ``code_name`` says.
 
 ``code/<name>.key`` makes code exist: its wrapped data key, its sealed facts and, of small code, the sealed
-package. The package is the original zip and the image behind it; ``<name>.<variant>`` are further images.
+package. The package is the original zip and the image behind it; ``<name>.<variant>`` is what was made of it
+later: compiled images and code caches.
 """
 
 import asyncio
@@ -27,6 +28,13 @@ from stoker.services.object_store import ObjectMissing, ObjectStore, ObjectStore
 INLINE_MAX_BYTES: Final = 64 * 1024
 """Code up to this size lies in the object of its key: one durable write instead of two."""
 
+VARIANTS_MAX: Final = 16
+"""Of one archive, for its runtimes, accounts and companions; the first made make room."""
+
+LAYERS: Final = "layers-"
+"""Begins the name of a variant that holds several archives: the first one's, and ``short`` of each other."""
+
+_SHORT_DIGITS: Final = 24
 _PREFIX: Final = "code/"
 _KEY: Final = "key"
 _NAME: Final = re.compile(r"code/([0-9a-f]{64})\.([A-Za-z0-9._=-]+)")
@@ -76,10 +84,13 @@ class CodeVault:
         self._keys = keys
         self._objects = SealedObjects(store, staging)
         self._known: dict[str, SealedCode] = {}
-        self._listed: dict[str, set[str]] = {}
-        """The names of the objects of all that is stored; before ``listed`` of what was found or put."""
+        self._listed: dict[str, dict[str, None]] = {}
+        """The names of the objects of all that is stored, the first made first; before ``listed`` of what was
+        found or put."""
         self.listed = asyncio.Event()
         """Set once it is known what is stored. Before that every digest is looked for in the store itself."""
+        self._merged: set[tuple[str, str]] = set()
+        """The variants that hold more than the archive whose they are."""
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def start(self) -> None:
@@ -91,13 +102,14 @@ class CodeVault:
         """
         if not self._listed:
             self._objects.start()
-        found: dict[str, set[str]] = {}
+        found: dict[str, dict[str, None]] = {}
         async for stored in self._store.list_objects(_PREFIX):
             if (match := _NAME.fullmatch(stored.key)) is not None:
-                found.setdefault(match[1], set()).add(match[2])
+                found.setdefault(match[1], {})[match[2]] = None
         for digest, names in found.items():
             if _KEY in names:
-                self._listed.setdefault(digest, set()).update(names)
+                self._listed.setdefault(digest, {}).update(names)
+                self._merged.update((digest, name) for name in names if name.startswith(LAYERS))
             elif digest not in self._listed and digest not in self._locks:  # else it is being stored
                 for name in names:
                     await self._store.delete(_object(digest, name))
@@ -110,9 +122,9 @@ class CodeVault:
     def is_stored(self, digest: str) -> bool:
         return digest in self._listed
 
-    def variants(self, digest: str) -> frozenset[str]:
-        """Further images that were made of it."""
-        return frozenset(self._listed.get(digest, ()))
+    def has_variant(self, digest: str, variant: str) -> bool:
+        """Whether that was made of it."""
+        return variant in self._listed.get(digest, ())
 
     def known(self, digest: str) -> SealedCode | None:
         """What ``find`` or ``put`` has found before, without waiting."""
@@ -134,7 +146,7 @@ class CodeVault:
             except ObjectMissing:
                 return None
             if not self.listed.is_set():
-                self._listed.setdefault(digest, {_KEY, known.package} - {""})
+                self._listed.setdefault(digest, _names(known.package))
             if digest in self._listed:
                 self._known[digest] = known
         return known
@@ -171,7 +183,7 @@ class CodeVault:
                 if package:
                     await self._store.delete(_object(digest, package))
                 raise
-            self._listed[digest] = {_KEY, package} - {""}
+            self._listed[digest] = _names(package)
             self._known[digest] = SealedCode(digest, facts, wrapped, package, function_arn)
             return self._known[digest]
 
@@ -199,23 +211,40 @@ class CodeVault:
         await self._package_into(code, code.facts.size_bytes, code.facts.image_bytes, file)
 
     async def put_variant(self, code: SealedCode, variant: str, file: int) -> None:
-        """Store a further image; nothing happens when the code was forgotten meanwhile."""
+        """Store what was made of it; nothing happens when the code was forgotten meanwhile.
+
+        Raises:
+            ObjectStoreUnavailable, KeyRefused, KeyUnavailable, OSError
+        """
         async with self._alone(code.digest):
             if self.known(code.digest) != code:
                 return
+            for name in self._surplus(code):
+                await self.drop_variant(code.digest, name)
             key = await self._key_of(code)
             where, size_bytes = _object(code.digest, variant), os.fstat(file).st_size
             await self._objects.put(where, _name(code.digest, variant), key, (file,), size_bytes)
-            self._listed[code.digest].add(variant)
+            if (names := self._listed.get(code.digest)) is None:
+                await self._store.delete(where)  # forgotten meanwhile
+                return
+            names[variant] = None
+            if variant.startswith(LAYERS):
+                self._merged.add((code.digest, variant))
+
+    def _surplus(self, code: SealedCode) -> list[str]:
+        """Variants that make room for another one."""
+        made = [name for name in self._listed[code.digest] if name not in (_KEY, code.package)]
+        return made[: max(len(made) - VARIANTS_MAX + 1, 0)]
 
     async def variant_into(self, code: SealedCode, variant: str, file: int) -> None:
-        """Write a further image; raises as ``original_into``, CodeMissing also when there is none."""
+        """Write what was made of it; raises as ``original_into``, CodeMissing also when there is none."""
         key = await self._key_of(code)
         await self._copy(code.digest, variant, key, file)
 
     async def drop_variant(self, digest: str, variant: str) -> None:
-        """Delete a further image."""
-        self._listed.get(digest, set()).discard(variant)
+        """Delete what was made of it."""
+        self._listed.get(digest, {}).pop(variant, None)
+        self._merged.discard((digest, variant))
         await self._store.delete(_object(digest, variant))
 
     async def forget(self, digest: str) -> None:
@@ -224,9 +253,12 @@ class CodeVault:
         self._known.pop(digest, None)
         if names is None:
             return
+        for owner, variant in [each for each in self._merged if short(digest) in each[1]]:
+            await self.drop_variant(owner, variant)
+        self._merged.difference_update([each for each in self._merged if each[0] == digest])
         async with self._alone(digest):
             if digest in self._listed:  # admitted again meanwhile; what is left of the old is named in no key
-                names -= self._listed[digest]
+                names = {name: None for name in names if name not in self._listed[digest]}
             for name in sorted(names, key=lambda name: name != _KEY):
                 await self._store.delete(_object(digest, name))
 
@@ -314,6 +346,16 @@ class CodeVault:
                 del self._locks[digest]
             else:
                 self._locks[digest] = lock, users - 1
+
+
+def _names(package: str) -> dict[str, None]:
+    """The objects of code of which nothing was made yet."""
+    return dict.fromkeys((_KEY, package) if package else (_KEY,))
+
+
+def short(digest: str) -> str:
+    """Enough of a digest that nobody finds another one like it."""
+    return digest[:_SHORT_DIGITS]
 
 
 def _decoded(content: bytes, digest: str) -> _Entry:

@@ -52,9 +52,12 @@ class Recipe(Protocol):
 
 
 class Job:
-    """One tree and interpreter; runs in the compiling thread, can be cancelled from another."""
+    """One tree and interpreter; runs in a compiling thread, can be cancelled from another.
 
-    def __init__(self, tree: Path, recipe: Recipe, launch: Sequence[str]) -> None:
+    ``tree`` is an open directory and stays the caller's: what is mounted has no path here.
+    """
+
+    def __init__(self, tree: int, recipe: Recipe, launch: Sequence[str]) -> None:
         self._tree = tree
         self._recipe = recipe
         self._launch = launch
@@ -66,44 +69,40 @@ class Job:
         Raises:
             OSError, CompilingFailed: the host failed.
         """
-        tree = os.open(self._tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        sources = self._recipe.sources(self._tree)
+        if not sources:
+            return 0
+        out = staging / os.urandom(8).hex()
+        out.mkdir(mode=0o700)
         try:
-            sources = self._recipe.sources(tree)
-            if not sources:
-                return 0
-            out = staging / os.urandom(8).hex()
-            out.mkdir(mode=0o700)
-            try:
-                return self._compile(tree, out, sources, cancelled)
-            finally:
-                shutil.rmtree(out)
+            return self._compile(out, sources, cancelled)
         finally:
-            os.close(tree)
+            shutil.rmtree(out)
 
-    def _compile(self, tree: int, out: Path, sources: list[str], cancelled: threading.Event) -> int:
+    def _compile(self, out: Path, sources: list[str], cancelled: threading.Event) -> int:
         first = deaths = 0
         while first < len(sources) and not cancelled.is_set():
             if self._run_compiler(out, first, sources, cancelled):
-                return self._place(tree, out, sources)
+                return self._place(out, sources)
             last = max((int(name.partition(".")[0]) for name in os.listdir(out)), default=-1)
             if last < first:
                 raise CompilingFailed(f"{self._recipe.interpreter} compiles nothing")
             first, deaths = last + 1, deaths + 1
             if deaths == DEATHS_MAX or time.monotonic() >= self._ends_s:
                 break
-        return 0 if cancelled.is_set() else self._place(tree, out, sources)
+        return 0 if cancelled.is_set() else self._place(out, sources)
 
-    def _place(self, tree: int, out: Path, sources: list[str]) -> int:
+    def _place(self, out: Path, sources: list[str]) -> int:
         finished = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return self._recipe.place(tree, finished, sources)
+            return self._recipe.place(self._tree, finished, sources)
         finally:
             os.close(finished)
 
     def _run_compiler(self, out: Path, first: int, sources: list[str], cancelled: threading.Event) -> bool:
         """Whether it went through the whole list, rather than dying on one of it."""
         command = [
-            *self._launch, str(self._recipe.interpreter), str(self._tree), str(out),
+            *self._launch, str(self._recipe.interpreter), f"/proc/self/fd/{self._tree}", str(out),
             str(first), str(self._recipe.output_max_bytes), TASK_MOUNT, self._recipe.language,
         ]  # fmt: skip
         listed = b"".join(os.fsencode(source) + b"\0" for source in sources)
@@ -114,6 +113,7 @@ class Job:
             stderr=subprocess.DEVNULL,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
             cwd="/",
+            pass_fds=(self._tree,),
         )
         try:
             return _feed_and_wait(process, listed, self._ends_s, cancelled)

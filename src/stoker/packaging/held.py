@@ -38,6 +38,17 @@ class CacheStatistics(msgspec.Struct, frozen=True):
     evicted: int
 
 
+def together(one: CacheStatistics, other: CacheStatistics) -> CacheStatistics:
+    """Of two caches."""
+    return CacheStatistics(
+        one.size_bytes + other.size_bytes,
+        one.entries + other.entries,
+        one.hits + other.hits,
+        one.misses + other.misses,
+        one.evicted + other.evicted,
+    )
+
+
 class Entry(Generic[H]):
     """Something held, as its users have it; ``HeldCache.leave`` takes it back."""
 

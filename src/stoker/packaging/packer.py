@@ -36,8 +36,8 @@ from stoker.packaging.protocol import (
 )
 from stoker.packaging.unpack import unpack
 
-DESCRIPTORS_PER_REQUEST = 6
-"""An image and the archives of five layers."""
+DESCRIPTORS_PER_REQUEST = 7
+"""An image, the archives of five layers, and what was compiled of them."""
 NICENESS = 0
 """As much as anything else on the host: somebody waits for a deployment."""
 _WHY_MAX = 500

@@ -8,6 +8,7 @@ import msgspec
 from stoker.packaging.code_vault import CodeVault, SealedCode
 from stoker.packaging.held import CacheStatistics, Held
 from stoker.packaging.protocol import Refused
+from stoker.packaging.quiet_jobs import JobStatistics
 from stoker.services.code import CodeMissing
 from stoker.services.volumes import MountSource
 
@@ -63,6 +64,10 @@ class Shelf(Protocol):
         ...
 
     def statistics(self) -> CacheStatistics: ...
+
+    def compiling(self) -> JobStatistics:
+        """What is made in the background."""
+        ...
 
     async def close(self) -> None:
         """Discard everything."""
