@@ -22,6 +22,7 @@ import uvloop
 
 from bench.percentiles import median
 from stoker.core.errors import SandboxCreateError
+from stoker.packaging.guest.image_cache import VmImages
 from stoker.sandbox.container_connection import JailConnection
 from stoker.sandbox.driver import SandboxLimits, SandboxSpec
 from stoker.sandbox.firecracker import records as fc
@@ -200,7 +201,11 @@ async def guest_rows(bench: Bench, guest: GuestFiles, version: fc.Version) -> li
     """The whole way, through the driver."""
     bench.connection.close()
     container = await bench.jail.driver()
-    driver = FirecrackerDriver(container, guest, bench.folder / "vms", version=version)
+    images = VmImages(bench.folder / "images")
+    await images.start()
+    driver = FirecrackerDriver(
+        container, guest, bench.folder / "vms", pack=images.pack, scratch=images.scratch, version=version
+    )
     await driver.start()
     boots, whole, restores = [], [], []
     for number in range(bench.n):

@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _boots_a_vm(item: pytest.Item) -> bool:
-    return item.name.endswith("-qemu]") or "[qemu-" in item.name
+    return any(item.name.endswith(f"-{vm}]") or f"[{vm}-" in item.name for vm in ("qemu", "firecracker"))
 
 
 def _is_short(item: pytest.Item) -> bool:

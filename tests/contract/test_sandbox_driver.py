@@ -17,8 +17,11 @@ from stoker.core.errors import SandboxCreateError, SandboxDied, SandboxError
 from stoker.packaging.guest.image_cache import VmImages
 from stoker.sandbox.driver import Exit, Launch, MountPoint, Sandbox, SandboxDriver, SandboxLimits, SandboxSpec
 from stoker.sandbox.fake import FakeDriver, FakeSandbox
+from stoker.sandbox.firecracker.driver import FirecrackerDriver
+from stoker.sandbox.firecracker.files import GuestFiles
 from stoker.sandbox.guarded import GuardedDriver
 from stoker.sandbox.qemu.driver import QemuDriver
+from tests import firecracker
 from tests.guests import CACHE, guest_folder, missing_for_vms
 from tests.integration.sandbox.running_jail import RunningJail, missing, python, read_all, shell
 
@@ -106,7 +109,7 @@ class Subject:
         return sandbox
 
 
-@pytest.fixture(params=["fake", "container", "container on cgroup v1 alone", "qemu"])
+@pytest.fixture(params=["fake", "container", "container on cgroup v1 alone", "qemu", "firecracker"])
 async def inner(request: pytest.FixtureRequest) -> AsyncIterator[SandboxDriver]:
     if request.param == "fake":
         driver: SandboxDriver = FakeDriver(FAKE_PROGRAMS)
@@ -115,10 +118,16 @@ async def inner(request: pytest.FixtureRequest) -> AsyncIterator[SandboxDriver]:
         return
     if missing():
         pytest.skip(missing())
-    if request.param == "qemu" and missing_for_vms():
+    if request.param in ("qemu", "firecracker") and missing_for_vms():
         pytest.skip(missing_for_vms())
+    if request.param == "firecracker" and firecracker.missing_for_vms():
+        pytest.skip(firecracker.missing_for_vms())
     if "v1" in request.param and not Path("/sys/fs/cgroup/freezer").is_dir():
         pytest.skip("cgroup v1 hierarchies, which this host does not mount")
+    if request.param == "firecracker":
+        async with _microvms() as vms:
+            yield vms
+        return
     jail = RunningJail("--no-egress", *(["--no-cgroup-v2"] if "v1" in request.param else []))
     jail.start()
     try:
@@ -149,6 +158,38 @@ async def _vms(jailed: SandboxDriver, folder: Path) -> AsyncIterator[SandboxDriv
         shutil.rmtree(home)
 
 
+_no_guest: list[str] = []
+"""Why no guest comes up under Firecracker here, once that was tried."""
+
+
+@contextlib.asynccontextmanager
+async def _microvms() -> AsyncIterator[SandboxDriver]:
+    """Firecracker with the same guest; skipped where the host's KVM does not get its kernel to say hello."""
+    if _no_guest:
+        pytest.skip(_no_guest[0])
+    jail = firecracker.vm_jail()
+    jail.start()
+    home = Path(tempfile.mkdtemp(prefix="microvms-", dir=CACHE))
+    try:
+        images = VmImages(home / "images")
+        await images.start()
+        built, jailed = guest_folder(), await jail.driver()
+        guest = GuestFiles(built.folder / "kernel", built.folder / "initramfs", built.root, built.version)
+        driver = FirecrackerDriver(jailed, guest, home / "vms", pack=images.pack, scratch=images.scratch)
+        await driver.start()
+        try:
+            probe = await driver.create(SandboxSpec(sandbox_id="probe", limits=LIMITS))
+        except SandboxCreateError as problem:
+            _no_guest.append(f"a KVM that runs a guest's kernel: {problem}")
+            pytest.skip(_no_guest[0])
+        await probe.destroy()
+        yield driver
+        await driver.close()
+    finally:
+        shutil.rmtree(home)
+        jail.stop()
+
+
 @pytest.fixture(params=["naive", "guarded"])
 def subject(request: pytest.FixtureRequest, inner: SandboxDriver) -> Subject:
     driver: SandboxDriver = GuardedDriver(inner) if request.param == "guarded" else inner
@@ -157,7 +198,7 @@ def subject(request: pytest.FixtureRequest, inner: SandboxDriver) -> Subject:
 
 async def test_it_says_who_it_is(subject: Subject) -> None:
     info = await subject.driver.start()
-    assert info.name in ("fake", "container", "qemu")
+    assert info.name in ("fake", "container", "qemu", "firecracker")
 
 
 async def test_exit_status(subject: Subject) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stoker.core.errors import LaunchRefused, SandboxCreateError, SandboxDied, SandboxError
+from stoker.packaging.guest.image_cache import VmImages
 from stoker.sandbox.container_launch import ReportKind
 from stoker.sandbox.driver import Exit, Launch, MountPoint, SandboxLimits, SandboxSpec
 from stoker.sandbox.firecracker import watchdog
@@ -63,7 +64,11 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         (tmp_path / name).write_bytes(bytes(4096))
     guest = GuestFiles(tmp_path / "vmlinux", tmp_path / "initrd", tmp_path / "root", "1")
     container = await jail.driver()
-    driver = FirecrackerDriver(container, guest, tmp_path / "vms", version=VERSION)
+    images = VmImages(tmp_path / "images")
+    await images.start()
+    driver = FirecrackerDriver(
+        container, guest, tmp_path / "vms", pack=images.pack, scratch=images.scratch, version=VERSION
+    )
     assert (await driver.start()).name == "firecracker"
     before = look(jail.folder)._replace(links=frozenset())
     descriptors = len(os.listdir("/proc/self/fd"))
@@ -242,9 +247,20 @@ async def test_the_vmms_metrics_are_read(stage: Stage) -> None:
     await guest.stop()
 
 
-@pytest.mark.parametrize("what", ["folder", "missing", "link"])
+async def test_a_folder_becomes_an_image(stage: Stage) -> None:
+    (stage.folder / "code").mkdir()
+    (stage.folder / "code" / "lambda_function.py").write_text("handler = 1")
+    sandbox, guest = await stage.up(mounts={MountPoint.TASK: stage.folder / "code"})
+    image = Path(f"/proc/{sandbox.vmm.pid}/root/f4").read_bytes()
+    assert image[1024:1028] == b"\xe2\xe1\xf5\xe0"  # EROFS
+    assert b"lambda_function.py" in image
+    await sandbox.mount({MountPoint.OPT: stage.folder / "code"})
+    await sandbox.destroy()
+    await guest.stop()
+
+
+@pytest.mark.parametrize("what", ["missing", "link"])
 async def test_only_images_become_block_devices(stage: Stage, what: str, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(SandboxCreateError):
         await stage.driver.create(stage.spec(mounts={MountPoint.TASK: tmp_path / what}))

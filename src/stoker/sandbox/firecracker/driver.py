@@ -15,7 +15,7 @@ from stoker.sandbox.driver import DriverInfo, SandboxSpec
 from stoker.sandbox.firecracker import machine as machines
 from stoker.sandbox.firecracker import records as fc
 from stoker.sandbox.firecracker.faults import VmmError
-from stoker.sandbox.firecracker.files import GuestFiles, VmFiles
+from stoker.sandbox.firecracker.files import GuestFiles, PackImage, ScratchImage, VmFiles, close_all
 from stoker.sandbox.firecracker.machine import Machine, machine_of
 from stoker.sandbox.firecracker.metrics import MetricsPipe
 from stoker.sandbox.firecracker.sandbox import FirecrackerSandbox
@@ -23,7 +23,7 @@ from stoker.sandbox.firecracker.snapshots import SnapshotFiles
 from stoker.sandbox.firecracker.vmm import JailedVmm
 from stoker.sandbox.guest.contract import PLACE_OF, Place
 
-BOOT_S = 20.0
+BOOT_S = 10.0
 """Until a guest has booted and said hello."""
 NETWORK_PREFIX_BITS = 18
 """All of the range is on the guest's cable, where the namespace between answers for it."""
@@ -38,13 +38,15 @@ class FirecrackerDriver:
         guest: GuestFiles,
         folder: Path,
         *,
+        pack: PackImage,
+        scratch: ScratchImage,
         version: fc.Version = fc.OLDEST,
         name_servers: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """``folder`` is the driver's own; ``name_servers`` the host's, as far as sandboxes may ask them."""
         self._jail = jail
         self._guest = guest
-        self._files = VmFiles(folder)
+        self._files = VmFiles(folder, pack, scratch)
         self._version = version
         self._name_servers = name_servers
         self.sandboxes: set[FirecrackerSandbox] = set()
@@ -63,7 +65,7 @@ class FirecrackerDriver:
             )
         if not self.sandboxes:
             self._files.open()
-        return DriverInfo("firecracker", info.degraded)
+        return DriverInfo("firecracker", info.degraded, pools=False)
 
     async def create(self, spec: SandboxSpec) -> FirecrackerSandbox:
         """Boot a VM with its mounts.
@@ -119,7 +121,8 @@ class FirecrackerDriver:
         scratch = await self._files.scratch(spec.limits.tmp_mb)
         with ExitStack() as stack:
             stack.callback(scratch.unlink)  # bound into the VM's root by then, or of no use
-            files = stack.enter_context(self._files.opened(self._guest, spec.mounts, scratch))
+            files = await self._files.open_all(self._guest, spec.mounts, scratch)
+            stack.callback(close_all, tuple(files))
             if snapshot is not None:
                 files = [*files, snapshot.state, snapshot.memory]
             vmm = await JailedVmm.start(
@@ -133,7 +136,8 @@ class FirecrackerDriver:
         except OSError as problem:
             await vmm.destroy()
             raise SandboxCreateError(f"the metrics pipe: {problem.strerror}") from problem
-        return FirecrackerSandbox(spec, machine, vmm, metrics, self.sandboxes.discard)
+        open_source, forget = self._files.open_source, self.sandboxes.discard
+        return FirecrackerSandbox(spec, machine, vmm, metrics, open_source, forget)
 
     async def _configure(self, sandbox: FirecrackerSandbox) -> None:
         """Everything the VMM has to know, then the start. The order of drives is the guest's."""

@@ -1,4 +1,4 @@
-"""The files behind a VM's block devices: the guest's own, empty ones, and a scratch disk for each VM.
+"""The files behind a VM's block devices: the guest's own, empty ones, packed folders, a scratch disk.
 
 A file must have a name while the jail binds it into the VM's root; the scratch disk's goes right after.
 """
@@ -7,20 +7,24 @@ import asyncio
 import os
 import shutil
 import stat
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from stoker.core.errors import SandboxCreateError
+from stoker.core.errors import SandboxCreateError, SandboxError, StokerError
 from stoker.sandbox.driver import MountPoint, MountSource
 from stoker.sandbox.guest.contract import PLACE_OF, Place
 
 BLOCK_BYTES = 4096
-MKFS_S = 30.0
-TEMPLATES_MAX = 64
-"""Scratch disks of so many sizes are kept as templates."""
+
+PackImage = Callable[[MountSource, bool], Awaitable[Path]]
+"""An EROFS file with what a folder or a mounted tree holds; it may be removed once it was opened. The second
+argument: whether owners are kept (they are an image's own)."""
+
+ScratchImage = Callable[[int], Awaitable[Path | None]]
+"""A file with an empty ext4 of that many MB, to be copied; None: this host cannot make one."""
 
 
 class GuestFiles(msgspec.Struct, frozen=True):
@@ -35,11 +39,11 @@ class GuestFiles(msgspec.Struct, frozen=True):
 class VmFiles:
     """Owns a folder, mode 0700: VMs alone see what is in it, each its own, through the jail."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pack: PackImage, scratch: ScratchImage) -> None:
         self._folder = folder
         self._empty = folder / "empty"
-        self._templates: dict[int, Path] = {}
-        self._making = asyncio.Lock()
+        self._pack = pack
+        self._scratch_image = scratch
         self._number = 0
 
     def open(self) -> None:
@@ -54,7 +58,7 @@ class VmFiles:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def scratch(self, tmp_mb: int) -> Path:
-        """A sparse ext4 of that size for one VM; without mkfs.ext4 an empty file, and /tmp is memory.
+        """A sparse ext4 of that size for one VM; where none can be made an empty file, and /tmp is memory.
 
         Raises:
             SandboxCreateError: the disk is full, or mkfs failed.
@@ -62,71 +66,74 @@ class VmFiles:
         self._number += 1
         path = self._folder / f"scratch-{self._number}"
         try:
-            async with self._making:
-                template = await self._template(tmp_mb)
+            template = await self._scratch_image(tmp_mb) or self._empty
             await asyncio.to_thread(_copy_sparse, template, path)
             path.chmod(0o666)
         except OSError as problem:
             path.unlink(missing_ok=True)
-            raise SandboxCreateError(f"the scratch disk: {problem.strerror}") from problem
+            raise SandboxCreateError(f"the scratch disk: {problem}") from problem
         return path
 
-    async def _template(self, tmp_mb: int) -> Path:
-        if tmp_mb in self._templates:
-            return self._templates[tmp_mb]
-        mkfs = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin:/bin")
-        if mkfs is None:
-            return self._empty
-        if len(self._templates) >= TEMPLATES_MAX:
-            self._templates.pop(next(iter(self._templates))).unlink()
-        path = self._folder / f"template-{tmp_mb}"
-        with path.open("wb") as made:
-            made.truncate(tmp_mb << 20)
-        options = ("-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,root_owner=0:0")
-        process = await asyncio.create_subprocess_exec(
-            mkfs, *options, str(path), stderr=asyncio.subprocess.PIPE
-        )
-        _, said = await asyncio.wait_for(process.communicate(), MKFS_S)
-        if process.returncode:
-            path.unlink()
-            raise SandboxCreateError(f"mkfs.ext4: {said.decode(errors='replace')[:200]}")
-        self._templates[tmp_mb] = path
-        return path
-
-    @contextmanager
-    def opened(
+    async def open_all(
         self, guest: GuestFiles, mounts: Mapping[MountPoint, MountSource], scratch: Path
-    ) -> Generator[list[int]]:
-        """Descriptors in the order of the VM's files: kernel, initrd, then the drives in theirs."""
-        drives: dict[Place, MountSource] = dict.fromkeys(Place, self._empty)
-        drives[Place.ROOT], drives[Place.SCRATCH] = guest.root, scratch
-        drives.update({PLACE_OF[point]: source for point, source in mounts.items()})
+    ) -> list[int]:
+        """Descriptors in the order of the VM's files: kernel, initrd, then the drives in theirs.
+
+        Raises:
+            SandboxCreateError: one of them cannot be had.
+        """
+        drives: dict[Place, tuple[MountSource, MountPoint | None]] = dict.fromkeys(Place, (self._empty, None))
+        drives[Place.ROOT], drives[Place.SCRATCH] = (guest.root, None), (scratch, None)
+        drives.update({PLACE_OF[point]: (source, point) for point, source in mounts.items()})
         fds: list[int] = []
         try:
-            fds.extend(open_image(source) for source in (guest.kernel, guest.initrd))
-            fds.extend(open_image(drives[place], writable=place is Place.SCRATCH) for place in Place)
-            yield fds
-        finally:
-            for fd in fds:
-                os.close(fd)
+            fds.extend(_open_file(path) for path in (guest.kernel, guest.initrd))
+            for place in Place:
+                source, point = drives[place]
+                if place is Place.SCRATCH:
+                    fds.append(_open_file(scratch, writable=True))
+                else:
+                    fds.append(await self.open_source(source, point))
+        except BaseException as problem:
+            close_all(fds)
+            if isinstance(problem, SandboxError) and not isinstance(problem, SandboxCreateError):
+                raise SandboxCreateError(str(problem)) from problem
+            raise
+        return fds
+
+    async def open_source(self, source: MountSource, point: MountPoint | None) -> int:
+        """A descriptor of an image file, or of one made of a folder; the caller closes it.
+
+        Raises:
+            SandboxError: it is not there, or cannot be packed.
+        """
+        if isinstance(source, Path) and source.is_file():
+            return _open_file(source)
+        try:
+            return _open_file(await self._pack(source, point is MountPoint.ROOT))
+        except (OSError, StokerError) as problem:
+            raise SandboxError(f"{source}: {problem}") from problem
 
 
-def open_image(source: MountSource, *, writable: bool = False) -> int:
-    """A descriptor of a file system image, or of a kernel; the caller closes it.
+def close_all(fds: Iterable[int]) -> None:
+    """Give the descriptors back."""
+    for fd in fds:
+        os.close(fd)
 
-    Raises:
-        SandboxCreateError: it is not there, or no file.
-    """
-    if not isinstance(source, Path):
-        raise SandboxCreateError("a micro-VM takes file system images as files, not as the jail's mounts")
+
+def _open_file(path: Path, *, writable: bool = False) -> int:
+    """The VMM's user is another: what we own becomes readable, in folders that nobody else enters."""
     try:
-        fd = os.open(source, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as problem:
-        raise SandboxCreateError(f"{source}: {problem.strerror}") from problem
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
-    os.close(fd)
-    raise SandboxCreateError(f"{source}: a micro-VM takes file system images, not folders")
+        raise SandboxCreateError(f"{path}: {problem.strerror}") from problem
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise SandboxCreateError(f"{path}: not a file")
+    if not status.st_mode & stat.S_IROTH and status.st_uid == os.geteuid():
+        os.fchmod(fd, stat.S_IMODE(status.st_mode) | stat.S_IROTH)
+    return fd
 
 
 def _copy_sparse(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 
 from stoker.core.errors import LaunchRefused, SandboxDied, SandboxError
@@ -18,7 +18,6 @@ from stoker.sandbox.container_launch import TELEMETRY_FD_INSIDE, Report, ReportK
 from stoker.sandbox.container_protocol import Handle
 from stoker.sandbox.driver import Exit, Launch, MountPoint, MountSource, SandboxLimits, SandboxSpec
 from stoker.sandbox.firecracker import records as fc
-from stoker.sandbox.firecracker.files import open_image
 from stoker.sandbox.firecracker.machine import Machine, machine_of
 from stoker.sandbox.firecracker.metrics import MetricsPipe
 from stoker.sandbox.firecracker.reclaim import Reclaimer
@@ -34,6 +33,9 @@ LAST_WORDS_S = 2.0
 POWER_OFF_S = 2.0
 LOOK_S = 0.01
 
+OpenSource = Callable[[MountSource, MountPoint | None], Awaitable[int]]
+"""A descriptor of the image file behind a source; the caller closes it."""
+
 
 class FirecrackerSandbox:
     """The descriptors ``output`` and ``telemetry`` and the listeners stay open until ``destroy``."""
@@ -44,6 +46,7 @@ class FirecrackerSandbox:
         machine: Machine,
         vmm: JailedVmm,
         metrics: MetricsPipe,
+        open_source: OpenSource,
         on_gone: Callable[["FirecrackerSandbox"], None],
     ) -> None:
         self.sandbox_id = spec.sandbox_id
@@ -56,6 +59,7 @@ class FirecrackerSandbox:
         self.telemetry_fd_inside = TELEMETRY_FD_INSIDE
         self._spec = spec
         self._metrics = metrics
+        self._open_source = open_source
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
         self._streams: GuestStreams | None = None
@@ -124,18 +128,20 @@ class FirecrackerSandbox:
         for point, source in mounts.items():
             if point is MountPoint.ROOT or point in self._mounted:
                 raise SandboxError(f"mounting {point.value}: the place is taken")
-            await self._swap(PLACE_OF[point], source)
+            await self._swap(point, source)
             places.append(PLACE_OF[point])
             self._mounted.add(point)
         await self.streams.control.mount(places)
 
-    async def _swap(self, place: Place, source: MountSource) -> None:
-        fd = open_image(source)
+    async def _swap(self, point: MountPoint, source: MountSource) -> None:
+        fd = await self._open_source(source, point)
         try:
             path = await self.vmm.add_file(fd)
         finally:
             os.close(fd)
-        await self.vmm.api.patch_drive(fc.DriveUpdate(drive_id=place.name.lower(), path_on_host=path))
+        await self.vmm.api.patch_drive(
+            fc.DriveUpdate(drive_id=PLACE_OF[point].name.lower(), path_on_host=path)
+        )
 
     async def set_limits(self, limits: SandboxLimits) -> None:
         """The guest's control group takes memory, processes and files; the VMM's the CPU.
