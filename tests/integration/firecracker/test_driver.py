@@ -230,6 +230,22 @@ async def test_a_hanging_vmm_is_killed(stage: Stage, monkeypatch: pytest.MonkeyP
     assert (await asyncio.wait_for(sandbox.wait(), 5)).signal == signal.SIGKILL
     assert sandbox.why_killed
     await sandbox.destroy()
+    assert stage.driver.statistics().hung == 1
+    await guest.stop()
+
+
+async def test_links_that_a_vmm_plants_lead_nowhere(stage: Stage) -> None:
+    """As a VMM that its guest took over could: it owns the folder of its sockets."""
+    sandbox, guest = await stage.up()
+    sockets = Path(f"/proc/{sandbox.vmm.pid}/root/sockets")
+    for name in ("api.sock", "metrics", "v_9001"):
+        (sockets / name).unlink()
+        (sockets / name).symlink_to(stage.jail.socket_path)
+    assert (await sandbox.vmm.api.describe()).state == "Running"
+    await sandbox.mount({MountPoint.TASK: stage.image("task")})
+    sandbox.freeze()
+    sandbox.thaw()
+    await sandbox.destroy()
     await guest.stop()
 
 
@@ -243,7 +259,9 @@ async def test_the_vmms_metrics_are_read(stage: Stage) -> None:
     assert sandbox.metrics.counters.lines >= 1
     assert sandbox.metrics.counters.dropped_lines == 0
     assert sandbox.metrics.counters.seccomp_faults == 0
+    assert stage.driver.statistics().running == 1
     await sandbox.destroy()
+    assert stage.driver.statistics().running == 0
     await guest.stop()
 
 

@@ -17,7 +17,7 @@ from stoker.sandbox.firecracker import records as fc
 from stoker.sandbox.firecracker.faults import VmmError
 from stoker.sandbox.firecracker.files import GuestFiles, PackImage, ScratchImage, VmFiles, close_all
 from stoker.sandbox.firecracker.machine import Machine, machine_of
-from stoker.sandbox.firecracker.metrics import MetricsPipe
+from stoker.sandbox.firecracker.metrics import MetricsPipe, VmmCounters, VmmStatistics
 from stoker.sandbox.firecracker.sandbox import FirecrackerSandbox
 from stoker.sandbox.firecracker.snapshots import SnapshotFiles
 from stoker.sandbox.firecracker.vmm import JailedVmm
@@ -51,6 +51,8 @@ class FirecrackerDriver:
         self._name_servers = name_servers
         self.sandboxes: set[FirecrackerSandbox] = set()
         """Those not destroyed yet."""
+        self._past = VmmCounters()
+        self._hung = 0
 
     async def start(self) -> DriverInfo:
         """Connect, and say what can be enforced.
@@ -136,8 +138,24 @@ class FirecrackerDriver:
         except OSError as problem:
             await vmm.destroy()
             raise SandboxCreateError(f"the metrics pipe: {problem.strerror}") from problem
-        open_source, forget = self._files.open_source, self.sandboxes.discard
-        return FirecrackerSandbox(spec, machine, vmm, metrics, open_source, forget)
+        return FirecrackerSandbox(spec, machine, vmm, metrics, self._files.open_source, self._forget)
+
+    def _forget(self, sandbox: FirecrackerSandbox) -> None:
+        self.sandboxes.discard(sandbox)
+        self._past = self._past.with_all_of(sandbox.metrics.counters)
+        self._hung += bool(sandbox.why_killed)
+
+    def statistics(self) -> VmmStatistics:
+        """What every VM so far counted."""
+        total = self._past
+        for sandbox in self.sandboxes:
+            total = total.with_all_of(sandbox.metrics.counters)
+        counted = {
+            name: getattr(total, name)
+            for name in VmmStatistics.__struct_fields__
+            if name not in ("running", "hung")
+        }
+        return VmmStatistics(running=len(self.sandboxes), hung=self._hung, **counted)
 
     async def _configure(self, sandbox: FirecrackerSandbox) -> None:
         """Everything the VMM has to know, then the start. The order of drives is the guest's."""

@@ -60,6 +60,11 @@ class VmmCounters(msgspec.Struct, frozen=True):
     disk_written_bytes: int = 0
     throttled: int = 0
 
+    def with_all_of(self, other: "VmmCounters") -> "VmmCounters":
+        """The sums."""
+        names = self.__struct_fields__
+        return VmmCounters(*(getattr(self, name) + getattr(other, name) for name in names))
+
     def plus(self, line: _Line) -> "VmmCounters":
         """Each line says what happened since the one before."""
         net, block = line.net, line.block
@@ -77,6 +82,23 @@ class VmmCounters(msgspec.Struct, frozen=True):
             self.disk_written_bytes + block.write_bytes,
             self.throttled + throttled + block.rate_limiter_throttled_events,
         )
+
+
+class VmmStatistics(msgspec.Struct, frozen=True):
+    """All VMs of a driver together. A VM's counters lag by the minute between two of Firecracker's lines."""
+
+    running: int
+    hung: int
+    """Killed by the watchdog."""
+    vcpu_failures: int
+    seccomp_faults: int
+    panics: int
+    net_received_bytes: int
+    net_sent_bytes: int
+    net_malformed_frames: int
+    disk_read_bytes: int
+    disk_written_bytes: int
+    throttled: int
 
 
 class MetricsPipe:
