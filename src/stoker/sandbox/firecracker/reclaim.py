@@ -29,8 +29,8 @@ class Reclaimer:
             return
         try:
             async with asyncio.timeout(RECLAIM_WITHIN_S):
+                self._inflated = True  # before: a thaw may come between the order and its answer
                 await self._api.patch_balloon(fc.BalloonUpdate(amount_mib=gain_mib))
-                self._inflated = True
                 await asyncio.sleep(RECLAIM_WITHIN_S)
         except (VmmError, TimeoutError):
             return
