@@ -1,11 +1,12 @@
-"""Code of functions and layers as it lies on the disk of a running Stoker, and through kills: trees and images."""
+"""Code of functions and layers on the disk of a running Stoker, and through kills: trees and images."""
 
+import hashlib
 import json
 import os
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -102,3 +103,61 @@ def test_busy_code_outlives_its_function(stoker: RunningStoker) -> None:
     stoker.client("lambda").delete_function(FunctionName="f")
     busy.join()
     assert answers == [{"secret": SECRET, "version": 1, "opt": "1", "file": ""}], json.dumps(answers)
+
+
+MANY = """
+import importlib, os
+def lambda_handler(event, context):
+    return [importlib.import_module("m1").NUMBER, os.path.exists(importlib.import_module("m1").__cached__)]
+"""
+
+
+def within(seconds_s: float, is_so: Callable[[], object]) -> None:
+    ends_s = time.monotonic() + seconds_s
+    while not is_so():
+        assert time.monotonic() < ends_s, "not in time"
+        time.sleep(0.02)
+
+
+def is_compiled(stoker: RunningStoker) -> bool:
+    """Whether nothing is made in the background and something was."""
+    with urllib.request.urlopen(f"{stoker.endpoint}/metrics") as answer:
+        lines = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    compiling = stoker.data / "cache" / "code" / "compiling"
+    return float(lines["stoker_code_jobs_waiting"]) == 0 and not any(compiling.iterdir())
+
+
+def anew(stoker: RunningStoker, name: str, number: int) -> Any:
+    """The answer of a sandbox that was made for it."""
+    service = stoker.client("lambda")
+    service.update_function_configuration(
+        FunctionName=name, Environment={"Variables": {"NUMBER": str(number)}}
+    )
+    service.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+    return stoker.invoke(name)
+
+
+@pytest.mark.parametrize("stoker", ["images"], indirect=True)
+def test_a_kill_while_byte_code_is_made_leaves_nothing_half_there(stoker: RunningStoker) -> None:
+    objects, compiling = stoker.data / "objects", stoker.data / "cache" / "code" / "compiling"
+    bulk = "".join(
+        f"def f{n}(a, b=({n}, 'text')):\n    return [a, b, a or b] if a else None\n" for n in range(300)
+    )
+    modules = {f"m{n}.py": f"NUMBER = {n}\n{bulk}" for n in range(300)}
+    archive = zip_of({"lambda_function.py": MANY, **modules})
+    digest = hashlib.sha256(archive).hexdigest()
+    stoker.create("f", archive, Runtime=PYTHON_RUNTIME, Handler="lambda_function.lambda_handler", Timeout=60)
+    assert stoker.invoke("f") == [1, False]
+    within(20, lambda: any(compiling.iterdir()))
+    stoker.kill()
+    assert not [file for file in objects.rglob(f"{digest}.python*") if file.is_file()]
+    stoker.start()
+    assert stoker.invoke("f")[0] == 1
+    within(60, lambda: is_compiled(stoker))
+    assert anew(stoker, "f", 1) == [1, True]
+    assert plain_outside_the_cache(stoker) == []
+    stoker.kill()
+    stoker.start()
+    within(60, lambda: is_compiled(stoker))
+    assert anew(stoker, "f", 2) == [1, True]
+    assert len([file for file in objects.rglob(f"{digest}.python*") if file.is_file()]) == 1

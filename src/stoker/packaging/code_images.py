@@ -19,7 +19,7 @@ from stoker.packaging.code_cache import PACK
 from stoker.packaging.code_variants import CodeVariants, Variant
 from stoker.packaging.code_vault import CodeVault
 from stoker.packaging.held import CacheStatistics, Entry, HeldCache, together
-from stoker.packaging.nameless import open_nameless
+from stoker.packaging.nameless import moved_to_disk, open_in_memory, open_nameless
 from stoker.packaging.packers import PackerPool
 from stoker.packaging.protocol import Refused
 from stoker.packaging.quiet_jobs import JobStatistics, QuietJobs
@@ -31,6 +31,12 @@ NODE_BYTES: Final = 64 * 1024
 """What a mount takes beyond its image, about: it counts against the cache's limit."""
 
 
+ARCHIVE_IN_MEMORY_MAX_BYTES: Final = 64 * 1024
+"""The image of such an archive is written in memory, where it takes 64 MB at the very most ..."""
+
+IMAGE_IN_MEMORY_MAX_BYTES: Final = 64 * 1024
+"""... and kept there up to this size until it is mounted: deployments by the hundred make no files."""
+
 PACKS: Final = "packs"
 PACKS_MAX_BYTES: Final = 512 * 1024**2
 """Node.js code caches that are decrypted; the oldest unused go first."""
@@ -39,7 +45,9 @@ PACKS_MAX_BYTES: Final = 512 * 1024**2
 class MountableImage:
     """An image in a file without a name, until it is mounted: the mount keeps the file from then on."""
 
-    def __init__(self, file: int, mounter: ImageMounter) -> None:
+    def __init__(self, file: int, mounter: ImageMounter, folder: Path | None = None) -> None:
+        """A ``file`` in memory is moved to the disk of ``folder`` before it is mounted."""
+        self._folder = folder
         self.size_bytes = os.fstat(file).st_size + NODE_BYTES
         self._file = file
         self._mounter = mounter
@@ -64,6 +72,9 @@ class MountableImage:
             os.close(self._file)
 
     async def _mount(self) -> MountedTree:
+        if self._folder is not None:
+            self._file = moved_to_disk(self._file, self._folder)
+            self._folder = None
         tree = await self._mounter.mount_file(self._file)
         os.close(self._file)
         self._file = -1
@@ -121,13 +132,16 @@ class MountedImages:
 
     async def pack(self, archive: int, limit_bytes: int) -> Packed | Refused:
         """Check an archive by writing its image."""
-        image = open_nameless(self._folder)
+        in_memory = os.fstat(archive).st_size <= ARCHIVE_IN_MEMORY_MAX_BYTES
+        image = open_in_memory() if in_memory else open_nameless(self._folder)
         try:
             answer = await self._packers.pack([archive], image, limit_bytes)
             if isinstance(answer, Refused):
                 os.close(image)
                 return answer
-            held = MountableImage(image, self._mounter)
+            if in_memory and answer.image_bytes > IMAGE_IN_MEMORY_MAX_BYTES:
+                image, in_memory = moved_to_disk(image, self._folder), False
+            held = MountableImage(image, self._mounter, self._folder if in_memory else None)
             return Packed(answer.unpacked_bytes, held, image, answer.image_bytes)
         except BaseException:
             os.close(image)

@@ -21,7 +21,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class JobStatistics(msgspec.Struct, frozen=True):
-    """Pieces of work: waiting now, the others since the start."""
+    """Pieces of work: waiting or under way now, the others since the start."""
 
     waiting: int
     done: int
@@ -48,7 +48,7 @@ class QuietJobs(Generic[K]):
         self._done = self._failed = self._dropped = 0
 
     def statistics(self) -> JobStatistics:
-        waiting = len(self._now) + len(self._later)
+        waiting = len(self._now) + len(self._later) + (self._running is not None)
         return JobStatistics(waiting, self._done, self._failed, self._dropped)
 
     def now(self, key: K) -> None:
