@@ -67,7 +67,7 @@ def guest_folder() -> GuestFolder:
     guests = Guests(guests_data())
     guest = guests.verified()
     folder = guests.folder(guest.version)
-    return GuestFolder(folder, folder / "root.erofs", guest.version)
+    return GuestFolder(folder, guest.version)
 
 
 def _builder() -> list[Path]:

@@ -11,7 +11,10 @@ from pathlib import Path
 from stoker.app.findings import Finding
 from stoker.app.microvm_host import microvm_findings
 from stoker.app.native import NativeMissing, native_directory, zygote_module
+from stoker.app.vms import built_guests
 from stoker.packaging import landlock, seccomp
+from stoker.packaging.guest.guests import GuestUnusable
+from stoker.sandbox.qemu.command import PROGRAM
 
 ADMIN_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 MINIMUM_KERNEL = (5, 15)
@@ -37,6 +40,8 @@ def examine(data: Path) -> list[Finding]:
         _python,
         _zygotes,
         _node,
+        _qemu,
+        lambda: _guest(data),
         lambda: _data(data),
     )
     return [*(check() for check in checks), *microvm_findings()]
@@ -224,6 +229,23 @@ def _node() -> Finding:
     return Finding(
         "degraded", "Node runtime", "none below /usr", "install nodejs, or npm's node package in lang_dir"
     )
+
+
+def _qemu() -> Finding:
+    if Path(PROGRAM).exists():
+        return Finding("ok", "qemu", PROGRAM)
+    return Finding("ok", "qemu", "none", "isolation qemu needs it: apt install qemu-system-x86")
+
+
+def _guest(data: Path) -> Finding:
+    try:
+        current, found = built_guests(data)
+    except GuestUnusable as problem:
+        return Finding("degraded", "guest", "damaged", str(problem))
+    kernel = next((guest.kernel for guest in found if guest.version == current), "")
+    if kernel:
+        return Finding("ok", "guest", f"{current}, kernel of {kernel}")
+    return Finding("ok", "guest", "none", "micro-VMs need one: stoker guest build")
 
 
 def _data(data: Path) -> Finding:

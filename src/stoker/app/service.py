@@ -10,6 +10,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+import msgspec
 import structlog
 
 from stoker.api.dispatch import Api
@@ -24,6 +25,7 @@ from stoker.app.metrics import Metrics, Sources
 from stoker.app.rooms import Rooms, wire_rooms
 from stoker.app.tls import tls_context
 from stoker.app.unsigned import unsigned_pages
+from stoker.app.vms import QEMU, open_vms
 from stoker.core.access import Access
 from stoker.core.clock import SystemClock
 from stoker.core.configuration import Settings
@@ -34,7 +36,7 @@ from stoker.runtimes.catalog import RuntimeUnavailable
 from stoker.sandbox.container import ContainerDriver
 from stoker.sandbox.dns_forwarder import DnsForwarder
 from stoker.sandbox.dns_resolvers import Resolvers
-from stoker.sandbox.driver import DriverInfo
+from stoker.sandbox.driver import DriverInfo, SandboxDriver
 from stoker.sandbox.guarded import GuardedDriver
 from stoker.services.admin import HostReport
 from stoker.services.keys import KeysReport
@@ -75,10 +77,12 @@ class Service:
             LogStoreLimits(total_bytes=settings.log_capacity_mb * MEGABYTE),
         )
         stack.push_async_callback(logs.close)
-        driver = GuardedDriver(self._driver)
+        driver = GuardedDriver(await self._isolating(stack))
         stack.push_async_callback(self._dns.close)
         self._info = await driver.start()
         stack.push_async_callback(driver.close)
+        if not self._info.pools:
+            settings = msgspec.structs.replace(settings, pool_memory_mb=0, pool_runtimes="")
         rooms = wire_rooms(
             settings,
             cellar,
@@ -95,6 +99,11 @@ class Service:
         stack.push_async_callback(cellar.rotation.close)
         await self._listen(self._offer(cellar, rooms, logs), cellar, rooms, stack)
         self._announce()
+
+    async def _isolating(self, stack: AsyncExitStack) -> SandboxDriver:
+        if self._settings.isolation == QEMU:
+            return await open_vms(self._settings, self._driver, stack)
+        return self._driver
 
     def _offer(self, cellar: Cellar, rooms: Rooms, logs: FileLogStore) -> Offer:
         metrics = Metrics(

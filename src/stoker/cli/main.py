@@ -7,7 +7,21 @@ from typing import Annotated, cast
 
 import typer
 
-from stoker.cli import delete, deploy, doctor, env, events, functions, image, invoke, keys, logs, ps, up
+from stoker.cli import (
+    delete,
+    deploy,
+    doctor,
+    env,
+    events,
+    functions,
+    guest,
+    image,
+    invoke,
+    keys,
+    logs,
+    ps,
+    up,
+)
 from stoker.cli.failures import Failure, explain
 from stoker.cli.output import say, show_json_line
 
@@ -23,7 +37,7 @@ app = typer.Typer(
     # Boxes break badly in narrow terminals, and drawing them takes longer than everything else together.
     rich_markup_mode=None,
 )
-for module in (up, env, doctor, deploy, invoke, logs, functions, delete, image, ps, events, keys):
+for module in (up, env, doctor, deploy, invoke, logs, functions, delete, image, ps, events, keys, guest):
     module.register(app)
 
 

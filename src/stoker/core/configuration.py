@@ -73,6 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     egress: Annotated[bool, _text("functions may reach out through NAT; off leaves them their loopback")] = (
         True
     )
+    isolation: Annotated[
+        str, _text("container, or qemu: each sandbox is a micro-VM, emulated in software")
+    ] = "container"
     cpu_policy: Annotated[
         str, _text("quota: memory / 1769 MB of a core, as on AWS; weight: lend what is idle")
     ] = "quota"

@@ -44,15 +44,43 @@ class _Walk:
             node.link = os.readlink(os.fsencode(name), dir_fd=parent)
             node.size_bytes = len(node.link)
         elif stat.S_ISREG(status.st_mode):
-            node.size_bytes = status.st_size
+            node.size_bytes = self.readable_bytes(status, parent, name)
             self.files[id(node)] = parts
             if status.st_nlink > 1:
                 self.linked[(status.st_dev, status.st_ino)] = node
         elif stat.S_ISDIR(status.st_mode):
-            node.children = self.children(os.open(name, _FOLDER, dir_fd=parent), parts)
+            node.children = self.below(status, parent, name, parts)
         else:
             return None
         return node
+
+    def readable_bytes(self, status: os.stat_result, parent: int, name: str) -> int:
+        """What is root's alone in an image may be closed to us as it is to every function: it stays empty.
+
+        Raises:
+            PermissionError: it is another's.
+        """
+        if status.st_mode & 0o004:
+            return status.st_size
+        try:
+            os.close(os.open(name, _FILE, dir_fd=parent))
+        except PermissionError:
+            if not self.keep_owners or status.st_uid:
+                raise
+            return 0
+        return status.st_size
+
+    def below(
+        self, status: os.stat_result, parent: int, name: str, parts: tuple[str, ...]
+    ) -> dict[bytes, Node]:
+        """Likewise for a folder."""
+        try:
+            fd = os.open(name, _FOLDER, dir_fd=parent)
+        except PermissionError:
+            if not self.keep_owners or status.st_uid:
+                raise
+            return {}
+        return self.children(fd, parts)
 
     def children(self, fd: int, parts: tuple[str, ...]) -> dict[bytes, Node]:
         try:

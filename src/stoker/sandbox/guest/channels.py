@@ -6,6 +6,7 @@ It reads hostile bytes: a guest that breaks a rule is ended, and costs no more t
 import asyncio
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from stoker.sandbox.guest.contract import CHANNELS_MAX, FRAME, FRAME_BYTES_MAX, PORTS, WINDOW_BYTES, FrameKind
 
@@ -28,8 +29,7 @@ class Channels(asyncio.Protocol):
         self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stoker.sandbox.guest.contract import Place
-from stoker.sandbox.qemu.command import file_name
+from stoker.sandbox.qemu.command import GUEST_INSIDE, ROOT_FILE, file_name
 
 EMPTY_BYTES = 4 << 30
 """The size of a place without content, all of it a hole: an image that comes later is written into it."""
@@ -27,12 +27,15 @@ class Box:
         self.filled: set[Place] = set()
 
     def furnish(self, images: Mapping[Place, Path]) -> None:
-        """Link images in; every other place is an empty file."""
+        """Link images in; without one the root is the guest's own, and every other place an empty file."""
         for place in Place:
             target = self.devices / file_name(place)
             if place in images:
                 os.link(images[place], target)
                 self.filled.add(place)
+                continue
+            if place is Place.ROOT:  # the guest's own; it may be another user's file, which cannot be linked
+                target.symlink_to(f"{GUEST_INSIDE}/{ROOT_FILE}")
                 continue
             with target.open("wb") as file:
                 file.truncate(EMPTY_BYTES)

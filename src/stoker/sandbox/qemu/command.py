@@ -13,6 +13,8 @@ BOX_INSIDE: Final = "/var/task"
 """Where the VM's own files are: its block devices by the names of their places."""
 GUEST_INSIDE: Final = "/var/runtime"
 """Where the guest's kernel and initramfs are."""
+ROOT_FILE: Final = "root.erofs"
+"""Beside them: the root of all that bring none."""
 LINK_NAME: Final = "stoker-runtime"
 """The jail's abstract socket, which carries the guest's channels here instead of a runtime's requests."""
 

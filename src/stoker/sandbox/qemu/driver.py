@@ -44,10 +44,9 @@ ScratchImage = Callable[[int], Awaitable[Path | None]]
 
 
 class GuestFolder(msgspec.Struct, frozen=True):
-    """A verified guest: the folder with ``kernel`` and ``initramfs``, and the root of all that bring none."""
+    """A verified guest: the folder with ``kernel``, ``initramfs`` and ``root.erofs``, open to others."""
 
     folder: Path
-    root: Path
     version: str
 
 
@@ -125,8 +124,6 @@ class QemuDriver:
         images: dict[Place, Path] = {}
         if (scratch := await self._scratch(spec.limits.tmp_mb)) is not None:
             images[Place.SCRATCH] = scratch
-        if MountPoint.ROOT not in spec.mounts:
-            images[Place.ROOT] = self._guest.root
         for point, source in spec.mounts.items():
             try:
                 images[PLACE_OF[point]] = await self._pack(source, point is MountPoint.ROOT)
