@@ -137,18 +137,24 @@ void relay_reset(void)
     }
 }
 
-/* True when anything moved. */
-static bool move(struct way *way)
+/* True when anything came, the end too. */
+static bool take(struct way *way)
 {
-    bool moved = false;
     if (way->from >= 0 && !way->ended && way->used < sizeof way->bytes) {
         ssize_t got = read(way->from, way->bytes + way->used, sizeof way->bytes - way->used);
         if (got > 0)
             way->used += (size_t)got;
         else if (got == 0 || (errno != EAGAIN && errno != EINTR))
             way->ended = true;
-        moved = got >= 0;
+        return got >= 0;
     }
+    return false;
+}
+
+/* True when anything went. */
+static bool give(struct way *way)
+{
+    bool moved = false;
     if (way->to >= 0 && way->used) {
         ssize_t sent = send(way->to, way->bytes, way->used, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent > 0) {
@@ -165,6 +171,12 @@ static bool move(struct way *way)
         shutdown(way->to, SHUT_WR);
     }
     return moved;
+}
+
+static bool move(struct way *way)
+{
+    bool moved = take(way);
+    return give(way) | moved;
 }
 
 static void pump_outputs(void)
@@ -223,10 +235,15 @@ static void work_on(struct relay *relay)
         }
         relay->up.to = relay->down.from = relay->outside;
     }
-    pump_outputs();
-    while (move(&relay->up) | move(&relay->down))
-        if (link_is_serial())
+    for (bool moved = true; moved;) {
+        moved = take(&relay->up);
+        if (moved)
+            pump_outputs(); /* after what it sent was taken, before it is passed on */
+        moved |= give(&relay->up);
+        moved |= move(&relay->down);
+        if (moved && link_is_serial())
             serial_work();
+    }
     if (relay->up.told && relay->down.told)
         end(relay);
 }

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stoker.app.findings import Finding
+from stoker.app.guests import built_guests
 from stoker.app.microvm_host import microvm_findings
 from stoker.app.native import NativeMissing, native_directory, zygote_module
-from stoker.app.vms import built_guests
 from stoker.packaging import landlock, seccomp
 from stoker.packaging.guest.guests import GuestUnusable
 from stoker.sandbox.qemu.command import PROGRAM

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from stoker.app.vms import build_guest, built_guests, verified_guest
+from stoker.app.guests import build_guest, built_guests, verified_guest
 from stoker.cli.connection import DataOption, data_directory
 from stoker.cli.output import say, show_json, show_table, size
 

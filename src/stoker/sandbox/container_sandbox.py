@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from stoker.core.errors import LaunchRefused, SandboxDied, SandboxError
+from stoker.sandbox import layers
 from stoker.sandbox.container_connection import JailConnection, JailUnavailable
 from stoker.sandbox.container_folders import open_folder
 from stoker.sandbox.container_freezer import Freezer
@@ -173,6 +174,11 @@ class ContainerSandbox:
     def oom_kills(self) -> int:
         """Processes killed inside for want of memory."""
         return self._memory.oom_kills()
+
+    def layers(self) -> dict[str, str]:
+        """What stands around its processes; ``pid`` is its init's on the host."""
+        pid = 0 if self._ended.done() else layers.pid_of(self._pidfd)
+        return {**layers.host_layers(), "pid": str(pid), **layers.around(pid)} if pid else {}
 
     # --- ending --------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ it. It never knows functions, versions, invocations or who pays for them.
 import enum
 import socket
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -188,6 +188,15 @@ class Sandbox(Protocol):
 
     def oom_kills(self) -> int:
         """Processes the kernel killed inside for want of memory; any makes the whole sandbox unusable."""
+        ...
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A sandbox that can say what stands around its function."""
+
+    def layers(self) -> Mapping[str, str]:
+        """For people: guest_os, kernel, vmm_pid, jail, cgroup, seccomp; what is not known is left out."""
         ...
 
 

@@ -12,6 +12,7 @@ from stoker.sandbox.driver import (
     DriverInfo,
     Exit,
     Launch,
+    Layered,
     MountPoint,
     MountSource,
     Sandbox,
@@ -130,6 +131,10 @@ class GuardedSandbox:
 
     def oom_kills(self) -> int:
         return self._inner.oom_kills()
+
+    def layers(self) -> Mapping[str, str]:
+        """What the sandbox inside says; nothing where it cannot."""
+        return self._inner.layers() if isinstance(self._inner, Layered) and not self._destroyed else {}
 
     async def _one_at_a_time(self, operation: Callable[[], Awaitable[None]]) -> None:
         async with self._lock:

@@ -1,6 +1,6 @@
 """The worker: a host agent that makes sandboxes, runs invocations in them and ends them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -33,6 +33,8 @@ class SandboxStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int
     memory_used_bytes: int
     last_used_at_s: float
+    layers: Mapping[str, str] = {}
+    """What stands around it, as its driver says: guest_os, kernel, vmm_pid, jail, cgroup, seccomp."""
 
 
 class WorkerUnavailable(StokerError):

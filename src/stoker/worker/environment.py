@@ -5,7 +5,7 @@ One that waits in a pool has the pool as its owner, until a function's life take
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from socket import socket
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from stoker.core.clock import Clock
 from stoker.core.errors import SandboxDied, SandboxError
 from stoker.runtimeapi import RuntimeApi, RuntimeInvocation
 from stoker.runtimeapi.states import State
-from stoker.sandbox.driver import Exit, Launch, Sandbox, SandboxLimits
+from stoker.sandbox.driver import Exit, Launch, Layered, Sandbox, SandboxLimits
 from stoker.worker.output import Output, Sink
 
 ServeServiceApi = Callable[[socket], Awaitable[Callable[[], None]]]
@@ -169,6 +169,10 @@ class Environment:
     async def throttle(self, limits: SandboxLimits) -> None:
         """Init is over: the function's share of the CPU applies."""
         await self.sandbox.set_limits(limits)
+
+    def layers(self) -> Mapping[str, str]:
+        """What stands around its runtime, for people."""
+        return self.sandbox.layers() if isinstance(self.sandbox, Layered) else {}
 
     def kill(self) -> None:
         """Kill everything inside; the owner hears of the end as of any other."""

@@ -49,8 +49,7 @@ class Life:
         self.reference = reference
         self.function = function
         self.epoch = reference.epoch
-        self._plan = plan
-        self.code = code
+        self._plan, self.code = plan, code
         self._parts = parts
         self._lost = lost
         self._ended = ended
@@ -397,4 +396,5 @@ class Life:
             memory_mb=self.function.memory_mb,
             memory_used_bytes=self._slot.memory_current_bytes(),
             last_used_at_s=self._used_at_s,
+            layers=self._slot.layers(),
         )

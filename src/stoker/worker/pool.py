@@ -354,6 +354,7 @@ class Pool:
             memory_mb=POOLED_MEMORY_MB,
             memory_used_bytes=environment.sandbox.memory_current_bytes() if environment else 0,
             last_used_at_s=pooled.made_at_s,
+            layers=environment.layers() if environment else {},
         )
 
     def close(self) -> None:

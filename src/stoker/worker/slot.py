@@ -4,7 +4,7 @@ A slot has one environment at a time; after a failed Init a second one takes the
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from stoker.core.errors import IllegalTransition, LaunchRefused, SandboxDied, SandboxError
@@ -211,6 +211,10 @@ class Slot:
             return self._environment.sandbox.memory_current_bytes()
         except SandboxDied:
             return 0
+
+    def layers(self) -> Mapping[str, str]:
+        """What stands around its function; nothing when there is no environment."""
+        return self._environment.layers() if self._environment is not None else {}
 
     def discard(self) -> None:
         """Kill what is in the slot at once and remove it behind."""

@@ -4,8 +4,6 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -51,6 +49,9 @@ def _read(path: Path) -> bytes:
 
 
 def _downloaded(url: str) -> bytes:
+    import urllib.error  # noqa: PLC0415  (slow, and rarely needed)
+    import urllib.request  # noqa: PLC0415
+
     try:
         with urllib.request.urlopen(url, timeout=FETCH_S) as answer:  # noqa: S310  (http and https alone)
             content: bytes = answer.read(PACKAGE_BYTES_MAX + 1)

@@ -14,6 +14,7 @@ from stoker.sandbox.container_launch import Report, ReportKind
 from stoker.sandbox.driver import (
     Exit,
     Launch,
+    Layered,
     MountPoint,
     MountSource,
     Sandbox,
@@ -31,6 +32,7 @@ from stoker.sandbox.guest.contract import (
     Place,
 )
 from stoker.sandbox.guest.control import GuestControl
+from stoker.sandbox.layers import around, child_of
 from stoker.sandbox.qemu.box import Box
 from stoker.sandbox.qemu.command import outer_limits
 
@@ -76,6 +78,7 @@ class QemuSandbox:
         self._report: Report | None = None
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._watching: list[asyncio.Task[None]] = []
+        self._kernel = ""
         self._frozen = False
         self._removal: asyncio.Task[None] | None = None
 
@@ -95,7 +98,7 @@ class QemuSandbox:
         await self._unless_ended(link)
         await self._unless_ended(asyncio.create_task(self._controlled.wait()))
         control = self._guest()
-        await control.hello()
+        self._kernel = (await control.hello()).release
         await control.prepare(self._spec.limits, self._spec.user)
         if self._spec.egress:
             await control.network(*NETWORK)
@@ -295,6 +298,14 @@ class QemuSandbox:
             return os.read(self._jailed.output, 300).decode("ascii", "replace").strip()
         except OSError:
             return ""
+
+    def layers(self) -> dict[str, str]:
+        """The guest's own kernel, and what stands around the VMM."""
+        if self._ended.done() or not isinstance(self._jailed, Layered):
+            return {}
+        vmm = child_of(int(self._jailed.layers().get("pid", "0")))
+        root = "the image's" if MountPoint.ROOT in self._spec.mounts else "the guest's runtime root"
+        return {"guest_os": root, "kernel": self._kernel, "vmm_pid": str(vmm), **around(vmm)} if vmm else {}
 
     # --- ending
 
