@@ -226,7 +226,6 @@ async def guest_rows(bench: Bench, guest: GuestFiles, version: fc.Version) -> li
             restores.append(elapsed_ms(begun_s))
             await restored.destroy()
     await driver.close()
-    await container.close()
     rate = 1000 / median(whole)
     return [
         under(UNVERIFIED[0][0], boots, 125),

@@ -174,7 +174,9 @@ async def _microvms() -> AsyncIterator[SandboxDriver]:
         images = VmImages(home / "images")
         await images.start()
         built, jailed = guest_folder(), await jail.driver()
-        guest = GuestFiles(built.folder / "kernel", built.folder / "initramfs", built.root, built.version)
+        guest = GuestFiles(
+            built.folder / "kernel", built.folder / "initramfs", built.folder / "root.erofs", built.version
+        )
         driver = FirecrackerDriver(jailed, guest, home / "vms", pack=images.pack, scratch=images.scratch)
         await driver.start()
         try:

@@ -91,8 +91,8 @@ def _checked(settings: Settings) -> Settings:
         raise ConfigurationError("configuration: cpu_policy must be 'quota' or 'weight'")
     if settings.code_mounts not in ("trees", "images"):
         raise ConfigurationError("configuration: code_mounts must be 'trees' or 'images'")
-    if settings.isolation not in ("container", "qemu"):
-        raise ConfigurationError("configuration: isolation must be 'container' or 'qemu'")
+    if settings.isolation not in ("container", "qemu", "firecracker"):
+        raise ConfigurationError("configuration: isolation must be 'container', 'qemu' or 'firecracker'")
     if settings.roles not in ("lenient", "strict"):
         raise ConfigurationError("configuration: roles must be 'lenient' or 'strict'")
     if bool(settings.access_key_id) != bool(settings.secret_access_key):

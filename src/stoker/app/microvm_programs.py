@@ -18,6 +18,10 @@ def check_programs(settings: Settings) -> None:
     """
     if bool(settings.firecracker) != bool(settings.jailer):
         raise ConfigurationError("configuration: firecracker and jailer go together")
+    if settings.isolation == "firecracker" and not settings.firecracker:
+        raise ConfigurationError(
+            "configuration: isolation firecracker needs the settings firecracker and jailer"
+        )
     for name, path, digest in (
         ("firecracker", settings.firecracker, settings.firecracker_sha256),
         ("jailer", settings.jailer, settings.jailer_sha256),

@@ -25,7 +25,7 @@ from stoker.app.metrics import Metrics, Sources
 from stoker.app.rooms import Rooms, wire_rooms
 from stoker.app.tls import tls_context
 from stoker.app.unsigned import unsigned_pages
-from stoker.app.vms import QEMU, open_vms
+from stoker.app.vms import VM_ISOLATIONS, open_vms
 from stoker.core.access import Access
 from stoker.core.clock import SystemClock
 from stoker.core.configuration import Settings
@@ -101,7 +101,7 @@ class Service:
         self._announce()
 
     async def _isolating(self, stack: AsyncExitStack) -> SandboxDriver:
-        if self._settings.isolation == QEMU:
+        if self._settings.isolation in VM_ISOLATIONS:
             return await open_vms(self._settings, self._driver, stack)
         return self._driver
 

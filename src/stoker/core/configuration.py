@@ -74,7 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         True
     )
     isolation: Annotated[
-        str, _text("container, or qemu: each sandbox is a micro-VM, emulated in software")
+        str,
+        _text("container; firecracker: each sandbox is a micro-VM; qemu: one emulated in software"),
     ] = "container"
     cpu_policy: Annotated[
         str, _text("quota: memory / 1769 MB of a core, as on AWS; weight: lend what is idle")

@@ -76,7 +76,6 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await driver.close()
     assert look(jail.folder)._replace(links=frozenset()) == before
     assert len(os.listdir("/proc/self/fd")) <= descriptors
-    await container.close()
     jail.stop()
 
 
@@ -99,6 +98,10 @@ async def test_a_vm_is_what_the_guest_expects(stage: Stage) -> None:
     assert guest.orders[-1][1] == 0b111  # root, scratch, task
     assert (Path(f"/proc/{sandbox.vmm.pid}/root/f4").read_bytes()).startswith(b"code\0")
     assert list((stage.folder / "vms").glob("scratch-*")) == []
+    layers = sandbox.layers()
+    assert (layers["kernel"], layers["vmm_pid"]) == ("6.1.0-pretend", str(sandbox.vmm.pid))
+    assert "capabilities 0000000000000000" in layers["jail"]
+    assert layers["seccomp"].startswith("seccomp filter")
     await sandbox.destroy()
     await guest.stop()
 

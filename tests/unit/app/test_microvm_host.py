@@ -98,6 +98,8 @@ def test_only_the_named_programs_are_started(tmp_path: Path) -> None:
         check_programs(settings(firecracker_sha256=others, jailer_sha256=others))
     with pytest.raises(ConfigurationError, match="go together"):
         check_programs(Settings(firecracker=firecracker, firecracker_sha256=its))
+    with pytest.raises(ConfigurationError, match="isolation firecracker needs"):
+        check_programs(Settings(isolation="firecracker"))
     os.unlink(jailer)
     with pytest.raises(ConfigurationError, match="No such file"):
         check_programs(settings(firecracker_sha256=its, jailer_sha256=others))

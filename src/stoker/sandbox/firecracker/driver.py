@@ -86,9 +86,10 @@ class FirecrackerDriver:
         return await self._make(spec, snapshot)
 
     async def close(self) -> None:
-        """Destroy every VM. The container driver, whose jail it was, stays connected."""
+        """Destroy every VM, then close the container driver, whose jail started them."""
         await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self.sandboxes)))
         self._files.close()
+        await self._jail.close()
 
     async def _make(self, spec: SandboxSpec, snapshot: SnapshotFiles | None) -> FirecrackerSandbox:
         if spec.is_zygote or spec.zygote:

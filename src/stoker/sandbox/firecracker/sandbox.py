@@ -25,6 +25,7 @@ from stoker.sandbox.firecracker.streams import GuestStreams
 from stoker.sandbox.firecracker.vmm import JailedVmm
 from stoker.sandbox.firecracker.watchdog import Watchdog
 from stoker.sandbox.guest.contract import PLACE_OF, PORT_RUNTIME, PORT_SERVICE, Place
+from stoker.sandbox.layers import around
 
 SIGKILL = 9
 MEBIBYTE = 1 << 20
@@ -70,6 +71,7 @@ class FirecrackerSandbox:
         self._mounted = set(spec.mounts)
         self._started: asyncio.Future[Report] | None = None
         self._report: Report | None = None
+        self._kernel = ""
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._removal: asyncio.Task[None] | None = None
         self._watchdog: Watchdog | None = None
@@ -112,7 +114,9 @@ class FirecrackerSandbox:
             await asyncio.wait((coming,))
             raise SandboxDied(f"the VMM ended while its guest booted: {self.vmm.words().strip()[-300:]}")
         self._streams = coming.result()
-        if (await self._streams.control.hello()).launched:  # it was restored with its process
+        hello = await self._streams.control.hello()
+        self._kernel = hello.release
+        if hello.launched:  # it was restored with its process
             self._started = self._loop.create_future()
             self._started.set_result(Report(ReportKind.STARTED, 0))
         self._streams.control.ended.add_done_callback(self._on_control_lost)
@@ -223,6 +227,14 @@ class FirecrackerSandbox:
     def oom_kills(self) -> int:
         """In the function's control group inside the guest."""
         return self._streams.control.memory.oom_kills if self._streams else 0
+
+    def layers(self) -> dict[str, str]:
+        """The guest's own kernel, and what stands around the VMM."""
+        pid = 0 if self._ended.done() else self.vmm.pid
+        if not pid:
+            return {}
+        root = "the image's" if MountPoint.ROOT in self._mounted else "the guest's runtime root"
+        return {"guest_os": root, "kernel": self._kernel, "vmm_pid": str(pid), **around(pid)}
 
     # --- ending ------------------------------------------------------------------------------------------
 
