@@ -90,8 +90,8 @@ async def _flattened(tar: Path, digest: str, folder: Path) -> tuple[float, float
             process = Path(f"/proc/{flattening._process.pid}")
             before_s = _cpu_s(process)
             await flattening.add_layer(blob.fileno(), compression="none", digest=digest, diff_id=digest)
-            await flattening.finish("")
             peak_kb = int((process / "status").read_text().split("VmHWM:")[1].split()[0])
+            await flattening.finish("")
             return _cpu_s(process) - before_s, peak_kb / 1000
 
 

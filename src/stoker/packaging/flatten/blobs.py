@@ -4,6 +4,7 @@ An uncompressed layer is read where it lies. Whatever is wrong with the compress
 """
 
 import hashlib
+import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ _READ_BYTES: Final = 128 * 1024
 _GZIP_FEED_BYTES: Final = 16 * 1024
 """Little at once: what follows the end of a member is copied."""
 _PIECE_BYTES: Final = 256 * 1024
+_WINDOW_BYTES: Final = 4 * 1024**2
 _ZSTD_WINDOW_MAX_BYTES: Final = 128 * 1024**2
 """What ``zstd --long`` needs."""
 
@@ -42,13 +44,13 @@ def uncompressed(
     """
     outer, inner = hashlib.sha256(), hashlib.sha256()
     size_bytes = 0
-    pieces = _hashed(blob, outer, tell)
     if compression == NONE:
-        for piece in pieces:
-            size_bytes += len(piece)
-            _check_room(size_bytes, room_bytes)
+        size_bytes = os.fstat(blob).st_size
+        _check_room(size_bytes, room_bytes)
+        _hash_in_place(blob, size_bytes, outer, tell)
         inner, where = outer, blob
     else:
+        pieces = _hashed(blob, outer, tell)
         where = scratch
         os.ftruncate(scratch, 0)
         os.lseek(scratch, 0, os.SEEK_SET)
@@ -70,6 +72,16 @@ def uncompressed(
 def _check_room(size_bytes: int, room_bytes: int) -> None:
     if size_bytes > room_bytes:
         raise LayerRefused("too_big", f"the image is over {limits.UNCOMPRESSED_MAX_BYTES} bytes uncompressed")
+
+
+def _hash_in_place(blob: int, size_bytes: int, digest: "hashlib._Hash", tell: Tell) -> None:
+    """Without a copy: pages that are in memory anyway are mapped, a window at a time; a disk that cannot be
+    read ends the process."""
+    for start in range(0, size_bytes, _WINDOW_BYTES):
+        length = min(_WINDOW_BYTES, size_bytes - start)
+        with mmap.mmap(blob, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=start) as window:
+            digest.update(window)
+        tell(length)
 
 
 def _hashed(blob: int, digest: "hashlib._Hash", tell: Tell) -> Iterator[bytes]:

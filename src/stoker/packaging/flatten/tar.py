@@ -35,7 +35,8 @@ _KINDS: Final = {
     b"5": FOLDER,
     b"6": FIFO,
 }
-_WINDOW_BYTES: Final = 128 * 1024
+_WINDOW_BYTES: Final = 8 * 1024
+"""Read at once for headers: some small files' worth. What it holds of bigger ones is copied for nothing."""
 _TIME_MAX_S: Final = 1 << 40
 
 
@@ -154,8 +155,10 @@ class TarReader:
                 mtime_s,
                 mtime_ns,
                 size_bytes,
-                tuple(segment for segment in segments if segment[2]),
-                _xattrs(pax),
+                tuple(segment for segment in segments if segment[2])
+                if sparse or not size_bytes
+                else segments,
+                _xattrs(pax) if pax else (),
                 sparse,
             ),
             data + _padded(stored_bytes),
