@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,36 @@ def test_deploying_what_is_no_image_says_so(stoker: RunningStoker, tmp_path: Pat
     assert "local/none:1" in deploy(stoker, "local/none:1", "--name", "none", code=1)
     (tmp_path / "broken.tar").write_bytes(b"\0" * 257 + b"ustar" + b"\0" * 1000)
     assert deploy(stoker, str(tmp_path / "broken.tar"), code=1)
+
+
+CACHE_METRICS = {
+    *("stoker_volumes_hits_total", "stoker_volumes_misses_total", "stoker_volumes_joined_total"),
+    *(
+        "stoker_volumes_prefetched_total",
+        "stoker_volumes_fetched_bytes_total",
+        "stoker_volumes_evicted_total",
+    ),
+    *("stoker_volumes_cache_bytes", "stoker_volumes_volumes", "stoker_volumes_restarts_total"),
+    *("stoker_volumes_damaged_total", "stoker_volumes_failed_reads_total"),
+    *("stoker_chunks_disk_hits_total", "stoker_chunks_disk_misses_total", "stoker_chunks_disk_evicted_total"),
+    *("stoker_chunks_disk_bytes", "stoker_chunks_disk_failures_total", "stoker_chunks_store_reads_total"),
+    *("stoker_chunks_store_bytes_total", "stoker_chunks_store_failures_total"),
+    "stoker_image_alarms_expired_reads_total",
+}
+
+
+def test_the_caches_of_images_have_metrics(stoker: RunningStoker) -> None:
+    created(stoker, "measured")
+    stoker.invoke("measured")
+    with urllib.request.urlopen(f"{stoker.endpoint}/metrics") as answer:
+        lines = [line.split(" ") for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    values = {line[0]: float(line[1]) for line in lines if line[0] in CACHE_METRICS}
+    assert values.keys() == CACHE_METRICS
+    for used in (
+        "stoker_volumes_misses_total",
+        "stoker_volumes_cache_bytes",
+        "stoker_chunks_store_reads_total",
+    ):
+        assert values[used] > 0
+    for wrong in ("damaged_total", "failed_reads_total", "restarts_total"):
+        assert values[f"stoker_volumes_{wrong}"] == 0

@@ -44,6 +44,8 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     imported: ImportedImages
     chunked: ChunkedImages
     volumes: Callable[[], VolumeStatistics]
+    volume_restarts: Callable[[], int]
+    """How often the volume process died, and whatever it served with it."""
     chunks: Callable[[], SourceStatistics]
     alarms: Alarms
     collecting: Collecting
@@ -83,6 +85,7 @@ async def open_images(
         imported=imported,
         chunked=chunked,
         volumes=mounts.process.statistics,
+        volume_restarts=lambda: mounts.process.restarts,
         chunks=cached.statistics,
         alarms=mounts.alarms,
         collecting=collecting,

@@ -46,6 +46,7 @@ class Sources(msgspec.Struct, frozen=True):
     code_cache: Callable[[], CacheStatistics]
     code_jobs: Callable[[], JobStatistics]
     volumes: Callable[[], VolumeStatistics]
+    volume_restarts: Callable[[], int]
     chunks: Callable[[], SourceStatistics]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
@@ -96,6 +97,11 @@ class _Rooms(Collector):
         jobs = self._sources.code_jobs()
         yield from _flat("stoker_code_jobs", "Code compiled ahead", jobs, gauges=frozenset({"waiting"}))
         yield from _flat("stoker_volumes", "Images", self._sources.volumes(), gauges=_VOLUME_GAUGES)
+        yield CounterMetricFamily(
+            "stoker_volumes_restarts",
+            "Volume processes that died",
+            value=float(self._sources.volume_restarts()),
+        )
         yield from _flat("stoker_chunks", "Chunks", self._sources.chunks(), gauges=frozenset({"disk_bytes"}))
         front_ends = self._sources.front_ends()
         if front_ends is not None:

@@ -123,6 +123,7 @@ class Service:
                 code_cache=cellar.code.cache,
                 code_jobs=cellar.code.compiling,
                 volumes=cellar.images.volumes,
+                volume_restarts=cellar.images.volume_restarts,
                 chunks=cellar.images.chunks,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )

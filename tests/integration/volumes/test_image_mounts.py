@@ -167,6 +167,7 @@ async def test_the_next_start_finds_chunks_on_disk_and_its_profile(world: World)
     assert await asyncio.to_thread(read, await world.mounted(), "big") == BIG
     assert world.chunk_reads == first
     assert world.source.statistics().disk_hits >= len(PIECES)
+    assert world.source.statistics().disk_misses >= len(PIECES)
 
 
 async def test_damage_on_this_disk_is_fetched_anew(world: World, tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ class SourceStatistics(msgspec.Struct, frozen=True):
     """Counts since the start; sizes now."""
 
     disk_hits: int = 0
+    disk_misses: int = 0
+    disk_evicted: int = 0
+    disk_failures: int = 0
+    """Chunks that the disk did not take, full most likely: they were served all the same."""
     store_reads: int = 0
     store_bytes: int = 0
     store_failures: int = 0
@@ -62,6 +66,8 @@ class CachedChunks:
             elif (content := await self._read(name)) is not None:
                 self._counts["disk_hits"] += 1
                 return content
+            else:
+                self._counts["disk_misses"] += 1
         content = await self._download(chunk_key(root, name))
         if self._folder is not None and 0 < len(content) <= CHUNK_BYTES:
             await self._write(name, content)
@@ -69,7 +75,8 @@ class CachedChunks:
 
     def statistics(self) -> SourceStatistics:
         """Counts since the start."""
-        return SourceStatistics(**self._counts | {"disk_bytes": self._kept.size_bytes})
+        now = {"disk_bytes": self._kept.size_bytes, "disk_evicted": self._kept.evicted}
+        return SourceStatistics(**self._counts | now)
 
     async def _download(self, key: str) -> bytes:
         try:
@@ -97,7 +104,8 @@ class CachedChunks:
     async def _write(self, name: bytes, content: bytes) -> None:
         try:
             await self._threads.call(lambda: _replace(self._path(name), content))
-        except OSError:  # a full disk: the chunk is served all the same
+        except OSError:
+            self._counts["disk_failures"] += 1
             return
         await self._keep(name, len(content))
 
