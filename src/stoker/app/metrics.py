@@ -24,6 +24,7 @@ from stoker.packaging.held import CacheStatistics
 from stoker.packaging.quiet_jobs import JobStatistics
 from stoker.packaging.volumes.cached_chunks import SourceStatistics
 from stoker.packaging.volumes.records import VolumeStatistics
+from stoker.sandbox.firecracker.metrics import VmmStatistics
 from stoker.store.rotation import RotationStatistics
 from stoker.worker.statistics import Histogram, WorkerStatistics
 
@@ -50,6 +51,8 @@ class Sources(msgspec.Struct, frozen=True):
     chunks: Callable[[], SourceStatistics]
     front_ends: Callable[[], FrontEndsStatistics | None]
     """None while this process accepts the connections itself."""
+    vms: Callable[[], VmmStatistics | None]
+    """None where no sandbox is a VM of Firecracker."""
 
 
 class Metrics:
@@ -106,6 +109,9 @@ class _Rooms(Collector):
         front_ends = self._sources.front_ends()
         if front_ends is not None:
             yield from _flat("stoker_front_ends", "Front-end processes", front_ends, gauges=_PROCESS_GAUGES)
+        vms = self._sources.vms()
+        if vms is not None:
+            yield from _flat("stoker_vms", "Micro-VMs", vms, gauges=frozenset({"running"}))
         yield from _worker(self._sources.worker())
         for name, value in self._sources.logs().items():
             yield CounterMetricFamily(f"stoker_logs_{name}", f"Function logs: {name}", value=float(value))

@@ -37,6 +37,7 @@ from stoker.sandbox.container import ContainerDriver
 from stoker.sandbox.dns_forwarder import DnsForwarder
 from stoker.sandbox.dns_resolvers import Resolvers
 from stoker.sandbox.driver import DriverInfo, SandboxDriver
+from stoker.sandbox.firecracker.driver import FirecrackerDriver
 from stoker.sandbox.guarded import GuardedDriver
 from stoker.services.admin import HostReport
 from stoker.services.keys import KeysReport
@@ -64,6 +65,7 @@ class Service:
         self._driver = ContainerDriver(Path(_jail_socket()), self._dns.serve)
         self._api: Api | None = None
         self._front_ends: FrontEnds | None = None
+        self._vms: FirecrackerDriver | None = None
         self._info = DriverInfo("container")
         self._background: set[asyncio.Task[None]] = set()
 
@@ -102,7 +104,10 @@ class Service:
 
     async def _isolating(self, stack: AsyncExitStack) -> SandboxDriver:
         if self._settings.isolation in VM_ISOLATIONS:
-            return await open_vms(self._settings, self._driver, stack)
+            vms = await open_vms(self._settings, self._driver, stack)
+            if isinstance(vms, FirecrackerDriver):
+                self._vms = vms
+            return vms
         return self._driver
 
     def _offer(self, cellar: Cellar, rooms: Rooms, logs: FileLogStore) -> Offer:
@@ -125,6 +130,7 @@ class Service:
                 volumes=cellar.images.volumes,
                 volume_restarts=cellar.images.volume_restarts,
                 chunks=cellar.images.chunks,
+                vms=lambda: self._vms.statistics() if self._vms else None,
                 front_ends=lambda: self._front_ends.statistics() if self._front_ends else None,
             )
         )
