@@ -79,6 +79,8 @@ class HeldCache(Generic[H]):
         """In the order of their last use."""
         self._making: dict[str, _Making[H]] = {}
         self._discarding: set[asyncio.Task[None]] = set()
+        self._unused = 0
+        """Of the entries, those that nobody uses: counted, since thousands are looked through otherwise."""
         self._size_bytes = self._hits = self._misses = self._evicted = 0
 
     def statistics(self) -> CacheStatistics:
@@ -114,6 +116,7 @@ class HeldCache(Generic[H]):
         """The same if it is there, without making it."""
         entry = self._entries.pop(key, None)
         if entry is not None:
+            self._unused -= not entry.users
             entry.users += 1
             self._entries[key] = entry
         return entry
@@ -126,6 +129,7 @@ class HeldCache(Generic[H]):
         if entry.is_forgotten:
             self._discard(entry)
         else:
+            self._unused += 1
             self._make_room()
 
     def offer(self, key: str, held: H) -> None:
@@ -133,7 +137,9 @@ class HeldCache(Generic[H]):
         if key in self._entries or key in self._making:
             self._watch(held.discard())
         else:
-            self._hold(key, held)
+            entry = Entry(key, held)
+            self._size_bytes += held.size_bytes
+            self._keep(entry)
             self._make_room()
 
     def has(self, key: str) -> bool:
@@ -161,6 +167,7 @@ class HeldCache(Generic[H]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for entry in list(self._entries.values()):
+            self._unused += bool(entry.users)
             entry.users = 0
             self._give_up(entry)
         await self.discarded()
@@ -176,32 +183,36 @@ class HeldCache(Generic[H]):
         finally:
             if self._making.get(key) is making:
                 del self._making[key]
-        entry = making.entry = self._hold(key, held)
+        entry = making.entry = Entry(key, held)
         entry.users = making.waiting
+        self._size_bytes += held.size_bytes
         if making.is_forgotten:
             self._give_up(entry)
+        else:
+            self._keep(entry)
         self._make_room(but=entry)
         return entry
 
-    def _hold(self, key: str, held: H) -> Entry[H]:
-        entry = self._entries[key] = Entry(key, held)
-        self._size_bytes += held.size_bytes
-        return entry
+    def _keep(self, entry: Entry[H]) -> None:
+        """It is found from now on."""
+        self._entries[entry.key] = entry
+        self._unused += not entry.users
 
     def _make_room(self, but: Entry[H] | None = None) -> None:
-        unused = [entry for entry in self._entries.values() if not entry.users and entry is not but]
-        excess = len(unused) - self._unused_max
-        for entry in unused:
-            if self._size_bytes <= self._limit_bytes and excess <= 0:
+        spared = but is not None and not but.users and not but.is_forgotten
+        while self._size_bytes > self._limit_bytes or self._unused - spared > self._unused_max:
+            unused = (entry for entry in self._entries.values() if not entry.users and entry is not but)
+            entry = next(unused, None)
+            if entry is None:
                 return
             self._evicted += 1
-            excess -= 1
             self._give_up(entry)
 
     def _give_up(self, entry: Entry[H]) -> None:
         entry.is_forgotten = True
         if self._entries.get(entry.key) is entry:
             del self._entries[entry.key]
+            self._unused -= not entry.users
         if not entry.users:
             self._discard(entry)
 

@@ -141,3 +141,27 @@ async def test_a_full_disk_gives_up_all_that_is_unused() -> None:
     assert held.has("a")
     await held.close()
     assert used.held.discarded == 1
+
+
+async def test_what_was_made_after_it_was_forgotten_does_not_hide_what_was_made_since() -> None:
+    cache = HeldCache[Thing](100)
+    slow: asyncio.Future[Thing] = asyncio.get_running_loop().create_future()
+
+    async def made_slowly() -> Thing:
+        return await slow
+
+    first = asyncio.create_task(cache.enter("a", made_slowly))
+    await asyncio.sleep(0)
+    cache.forget(lambda _: True)
+
+    async def made_anew() -> Thing:
+        return new
+
+    old, new = Thing(10), Thing(20)
+    second = await cache.enter("a", made_anew)
+    slow.set_result(old)
+    assert (await first).held is old
+    assert cache.enter_nowait("a") is second
+    cache.leave(await first)
+    await cache.discarded()
+    assert cache.statistics().size_bytes == 20
