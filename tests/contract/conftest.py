@@ -16,12 +16,10 @@ def postgres_url() -> Iterator[str]:
 
 SHORT = frozenset(
     {
-        "test_exit_status",
         "test_frozen_makes_no_progress_and_thawed_goes_on",
         "test_the_runtime_api_is_served_from_outside",
         "test_a_place_is_filled_once",
         "test_limits_change_while_it_lives",
-        "test_output_and_telemetry_are_separate_pipes",
     }
 )
 """Of the sandbox drivers' contract over VMs, which take seconds of a CPU to boot; STOKER_TEST_VMS=all: the whole."""

@@ -34,6 +34,7 @@ class VmImages:
         self._making: dict[_Key, asyncio.Future[Path]] = {}
         self._slots = asyncio.Semaphore(PACKING_MAX)
         self._scratch: dict[int, Path] = {}
+        self._formatting = asyncio.Lock()
         self._mkfs = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin")
         self._count = 0
 
@@ -84,15 +85,14 @@ class VmImages:
         """A sparse file with an empty ext4; None where there is no mkfs.ext4."""
         if self._mkfs is None:
             return None
-        if size_mb not in self._scratch:
-            if len(self._scratch) >= SCRATCH_SIZES_MAX:
-                self._scratch.pop(next(iter(self._scratch))).unlink(missing_ok=True)
-            async with self._slots:
+        async with self._formatting:
+            if size_mb not in self._scratch:
+                if len(self._scratch) >= SCRATCH_SIZES_MAX:
+                    self._scratch.pop(next(iter(self._scratch))).unlink(missing_ok=True)
                 path = self._folder / f"scratch-{size_mb}.ext4"
-                if not path.exists():
-                    await asyncio.to_thread(_formatted, self._mkfs, path, size_mb)
-            self._scratch[size_mb] = path
-        return self._scratch[size_mb]
+                await asyncio.to_thread(_formatted, self._mkfs, path, size_mb)
+                self._scratch[size_mb] = path
+            return self._scratch[size_mb]
 
 
 def _key_of(source: MountSource, keep_owners: bool) -> _Key:

@@ -64,6 +64,8 @@ class QemuDriver:
         self._names = itertools.count(1)
         self._sandboxes: set[QemuSandbox] = set()
         self._host_khz = host_khz()
+        self._boots = asyncio.Semaphore(os.cpu_count() or 1)
+        """More at one time only take longer each."""
         self._started = False
 
     async def start(self) -> DriverInfo:
@@ -109,7 +111,7 @@ class QemuDriver:
             memory_mb=vm_memory_mb(spec.limits.memory_mb), host_khz=self._host_khz, network=spec.egress
         )
         try:
-            async with asyncio.timeout(BOOT_S):
+            async with self._boots, asyncio.timeout(BOOT_S):
                 await sandbox.boot(command)
         except BaseException as problem:
             said = sandbox.last_words()
