@@ -153,13 +153,6 @@ class HeldCache(Generic[H]):
             # Those who wait for it get it, and nobody after them.
             self._making.pop(key).is_forgotten = True
 
-    def shrink(self) -> int:
-        """Give up everything that nobody uses, when the disk is full; returns how many."""
-        unused = [entry for entry in self._entries.values() if not entry.users]
-        for entry in unused:
-            self._give_up(entry)
-        return len(unused)
-
     async def close(self) -> None:
         """Discard everything; all users have left or never will."""
         tasks = [making.task for making in self._making.values() if making.task is not None]

@@ -133,16 +133,6 @@ async def test_what_is_offered_is_found_and_a_second_one_is_discarded() -> None:
     assert second.discarded == 1
 
 
-async def test_a_full_disk_gives_up_all_that_is_unused() -> None:
-    held = cache()
-    used = await held.enter("a", made)
-    held.leave(await held.enter("b", made))
-    assert held.shrink() == 1
-    assert held.has("a")
-    await held.close()
-    assert used.held.discarded == 1
-
-
 async def test_what_was_made_after_it_was_forgotten_does_not_hide_what_was_made_since() -> None:
     cache = HeldCache[Thing](100)
     slow: asyncio.Future[Thing] = asyncio.get_running_loop().create_future()
